@@ -1,0 +1,325 @@
+//! The protocol on a pod's socket: a unix SOCK_SEQPACKET connection, one message per packet, descriptors by SCM_RIGHTS.
+//!
+//! The daemon asks, pause answers each request once with the request's number; exits are told as they happen and again
+//! on every [`Request::List`] until they are forgotten. A request never waits behind another container's work.
+//!
+//! # Versions
+//! The first message on a connection is [`Request::Hello`]. A daemon speaks the lower of both versions; tags and field
+//! orders of a released version never change, so a newer daemon can serve pods that an older one made.
+
+use crate::wire::{Bytes, DecodeError, Reader, Wire};
+use crate::{wire_enum, wire_struct};
+
+/// The version that this library speaks.
+pub const VERSION: u16 = 1;
+
+/// The largest packet on the socket, in bytes. What is bigger travels in a sealed memfd.
+pub const MAX_PACKET: usize = 64 * 1024;
+
+/// The largest launch plan, in bytes: argv and environment are bounded by the kernel to less.
+pub const MAX_PLAN: usize = 8 * 1024 * 1024;
+
+/// The most descriptors that travel with one message.
+pub const MAX_DESCRIPTORS: usize = 8;
+
+/// Matches an answer to its request. 0 is for what nobody asked for: [`Answer::Exited`].
+pub type RequestId = u64;
+
+/// A message on the socket, with the number of the request that it is or answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message<T> {
+    /// The request's number.
+    pub id: RequestId,
+    /// What is asked or answered.
+    pub body: T,
+}
+
+impl<T: Wire> Wire for Message<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.id.put(out);
+        self.body.put(out);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: Wire::get(from)?,
+            body: Wire::get(from)?,
+        })
+    }
+}
+
+wire_enum! {
+    /// What the daemon asks of pause.
+    Request {
+        /// Opens the conversation.
+        1 => Hello {
+            /// The daemon's version.
+            version: u16,
+        },
+        /// Makes the sandbox: the first thing asked of a new pause, once. Answer: `Ready`, with the network namespace's
+        /// descriptor and a NETLINK_ROUTE socket inside it when the pod has a network of its own.
+        2 => Init {
+            /// What to make.
+            sandbox: SandboxPlan,
+        },
+        /// Starts a container. The log file's descriptor is passed when the plan logs. Answer: `Launched` or `Failed`.
+        3 => Launch {
+            /// The container's id.
+            container: Bytes,
+            /// The plan.
+            plan: PlanBytes,
+        },
+        /// Starts a process in a running container. Answer: `Launched` or `Failed`; its exit is told as `Exited`, once.
+        4 => Exec {
+            /// The daemon's number for it, unique in the pod.
+            exec: u64,
+            /// The container's id.
+            container: Bytes,
+            /// The plan.
+            plan: PlanBytes,
+        },
+        /// Sends a signal to a container's or exec's first process. Answer: `Done`, or `Failed` with ESRCH when it has exited.
+        5 => Signal {
+            /// Whom.
+            target: Target,
+            /// The signal's number.
+            signal: i32,
+        },
+        /// Replaces the log file by the passed descriptor; everything read before is written to the old one. Answer: `Done`.
+        6 => ReopenLog {
+            /// The container's id.
+            container: Bytes,
+        },
+        /// Sets a terminal's size. Answer: `Done`.
+        7 => Resize {
+            /// Whose.
+            target: Target,
+            /// Rows.
+            rows: u16,
+            /// Columns.
+            columns: u16,
+        },
+        /// Tells of every container, exited ones too. Answer: `Containers`.
+        8 => List,
+        /// Drops the record of an exited container. Answer: `Done`.
+        9 => Forget {
+            /// The container's id.
+            container: Bytes,
+        },
+        /// Makes a socket in the pod's network namespace. Answer: `Done` with the descriptor.
+        10 => Socket {
+            /// `AF_*`.
+            domain: i32,
+            /// `SOCK_*`.
+            kind: i32,
+            /// `IPPROTO_*` or netlink family.
+            protocol: i32,
+        },
+        /// Kills everything and ends pause. Answer: the connection closes.
+        11 => Shutdown,
+    }
+}
+
+wire_enum! {
+    /// A plan in its message, or in the first passed descriptor, a sealed memfd.
+    PlanBytes {
+        /// The encoded plan.
+        1 => Inline {
+            /// As [`crate::plan::LaunchPlan`] encodes.
+            plan: Bytes,
+        },
+        /// In a memfd sealed against writing and shrinking.
+        2 => Memfd {
+            /// Its length in bytes, at most [`MAX_PLAN`].
+            length: u32,
+        },
+    }
+}
+
+wire_struct! {
+    /// What [`Request::Init`] makes.
+    SandboxPlan {
+        /// The pod's id: what `ps` shows.
+        pod: Bytes,
+        /// `CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS` bits: the namespaces that the pod does not share with the host.
+        namespaces: u64,
+        /// `cgroup.procs` files that pause writes itself into first.
+        cgroup_procs: Vec<Bytes>,
+        /// Written to pause's own /proc/self/oom_score_adj.
+        oom_score_adj: Option<i32>,
+        /// Set in the pod's UTS namespace; empty leaves it.
+        hostname: Bytes,
+        /// Files below /proc/sys and what is written to them, in the pod's namespaces, on a verified procfs.
+        sysctls: Vec<Sysctl>,
+        /// The size of the pod's /dev/shm in bytes; 0 for none.
+        shm_size: u64,
+        /// Whether the pod's containers share a PID namespace, which then gets an init.
+        pid_namespace: PodPid,
+    }
+}
+
+wire_enum! {
+    /// The pod's PID namespace.
+    PodPid {
+        /// Each container has its own, or the host's.
+        1 => Separate,
+        /// One for all.
+        2 => Shared,
+    }
+}
+
+wire_struct! {
+    /// One sysctl.
+    Sysctl {
+        /// Relative to /proc/sys, with slashes.
+        path: Bytes,
+        /// Written as is.
+        value: Bytes,
+        /// What a missing file means.
+        missing: Missing,
+    }
+}
+
+wire_enum! {
+    /// What to do about a sysctl that this kernel does not have.
+    Missing {
+        /// The sandbox fails.
+        1 => Fails,
+        /// It is passed over (IPv6 settings on a kernel without IPv6).
+        2 => Ignored,
+    }
+}
+
+wire_enum! {
+    /// A process that pause started.
+    Target {
+        /// A container's first process.
+        1 => Container {
+            /// The container's id.
+            id: Bytes,
+        },
+        /// An exec.
+        2 => Exec {
+            /// The daemon's number for it.
+            exec: u64,
+        },
+    }
+}
+
+wire_enum! {
+    /// What pause answers or tells.
+    Answer {
+        /// To `Hello`.
+        1 => Hello {
+            /// pause's version.
+            version: u16,
+            /// Its process id in its own PID namespace, the host's.
+            pid: u32,
+            /// Whether `Init` was done.
+            sandbox: SandboxState,
+        },
+        /// To `Init`.
+        2 => Ready {
+            /// The process id of the shared PID namespace's init; 0 for none.
+            pid_init: u32,
+        },
+        /// A process runs its program now.
+        3 => Launched {
+            /// Its process id in the host's PID namespace.
+            pid: u32,
+            /// When, in nanoseconds since the epoch.
+            at: i64,
+        },
+        /// Done; nothing to tell.
+        4 => Done,
+        /// It did not work, and nothing of it is left.
+        5 => Failed {
+            /// Why.
+            failure: Failure,
+        },
+        /// To `List`.
+        6 => Containers {
+            /// All that are not forgotten.
+            containers: Vec<ContainerEntry>,
+        },
+        /// A process has ended, and what it wrote is in its log. Not asked for: its number is 0.
+        7 => Exited {
+            /// Which.
+            target: Target,
+            /// How.
+            exit: Exit,
+        },
+    }
+}
+
+wire_enum! {
+    /// Whether a pause has made its sandbox.
+    SandboxState {
+        /// Not yet; it ends when its first connection closes.
+        1 => New,
+        /// Yes.
+        2 => Made,
+    }
+}
+
+wire_struct! {
+    /// What failed, in a child or in pause.
+    Failure {
+        /// The part of the plan that failed.
+        stage: Stage,
+        /// The system call or check, such as `mount` or `execve`.
+        call: Bytes,
+        /// The path or name that it was for; may be empty.
+        subject: Bytes,
+        /// What the system said.
+        errno: i32,
+    }
+}
+
+wire_enum! {
+    /// Where something failed.
+    Stage {
+        /// The request did not decode or does not fit the state.
+        1 => Request,
+        /// Making the sandbox.
+        2 => Sandbox,
+        /// Making the child or its namespaces, joining cgroups.
+        3 => Birth,
+        /// A step of the plan.
+        4 => Step {
+            /// Its index.
+            index: u32,
+        },
+        /// Taking on the process's identity: limits, ids, capabilities, seccomp, labels.
+        5 => Identity,
+        /// Entering the working directory.
+        6 => WorkingDirectory,
+        /// Finding or executing the program.
+        7 => Program,
+    }
+}
+
+wire_struct! {
+    /// One container as pause knows it.
+    ContainerEntry {
+        /// Its id.
+        id: Bytes,
+        /// Its first process's id in the host's PID namespace.
+        pid: u32,
+        /// When it was started, in nanoseconds since the epoch.
+        started_at: i64,
+        /// How it ended, if it has.
+        exit: Option<Exit>,
+    }
+}
+
+wire_struct! {
+    /// The end of a process.
+    Exit {
+        /// As a shell tells it: the exit code, or 128 + the signal.
+        code: i32,
+        /// The signal that ended it; 0 for none.
+        signal: i32,
+        /// When, in nanoseconds since the epoch.
+        at: i64,
+    }
+}
