@@ -1,0 +1,121 @@
+//! Making a group in every mount.
+
+use nix::errno::Errno;
+
+use super::dir::Dir;
+use super::hierarchy::{Controller, Interface, Mount};
+use super::{Cgroup, CgroupError, CgroupPath, Hierarchy, Version};
+
+impl Hierarchy {
+    /// Makes `path` and its missing parents in every mount; what exists already is kept.
+    ///
+    /// v1: an empty cpuset gets its parent's CPUs and memory nodes, without which no process could join.
+    /// v2: the controllers are enabled in every ancestor.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] or [`CgroupError::Write`]; what was made until then stays, [`Cgroup::remove`] takes it away.
+    pub fn create(&self, path: &CgroupPath) -> Result<Cgroup, CgroupError> {
+        let cpuset = self
+            .location(Controller::Cpuset)
+            .filter(|location| location.interface == Interface::V1);
+        for (index, mount) in self.mounts().iter().enumerate() {
+            make(mount, path)?;
+            if cpuset.is_some_and(|location| location.mount == index) {
+                fill_cpuset(mount, path)?;
+            }
+        }
+        if self.version() == Version::V2 {
+            let wanted: Vec<_> = self.v2_controllers().collect();
+            self.enable(path, &wanted)?;
+        }
+        Ok(self.cgroup(path))
+    }
+
+    /// Enables v2 controllers for `path`, which they then show in `cgroup.controllers`.
+    pub(super) fn enable(
+        &self,
+        path: &CgroupPath,
+        wanted: &[Controller],
+    ) -> Result<(), CgroupError> {
+        let Some(mount) = self.unified() else {
+            return Ok(());
+        };
+        let leaf = mount.dir.open(path.relative())?;
+        let offered = leaf.read("cgroup.controllers")?;
+        let missing = |controller: &&Controller| {
+            !offered
+                .split_ascii_whitespace()
+                .any(|name| name == controller.name())
+        };
+        let missing: Vec<String> = wanted
+            .iter()
+            .filter(missing)
+            .map(|controller| format!("+{}", controller.name()))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let value = missing.join(" ");
+        enable_in(&mount.dir, &value)?;
+        if let Some(parent) = path.parent() {
+            for ancestor in parent.prefixes() {
+                enable_in(&mount.dir.open(ancestor)?, &value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn enable_in(dir: &Dir, value: &str) -> Result<(), CgroupError> {
+    const FILE: &str = "cgroup.subtree_control";
+    dir.try_write(FILE, value).map_err(|source| {
+        let hint = match source {
+            Errno::EBUSY => "the group holds processes; a group with limited children must not (cgroups(7)), move them to a leaf",
+            Errno::ENOENT => "the parent does not pass this controller on",
+            _ => "",
+        };
+        dir.write_error(FILE, value, hint.to_owned(), source)
+    })
+}
+
+/// Makes the whole path in one call when its parent exists, else one component after the other.
+fn make(mount: &Mount, path: &CgroupPath) -> Result<(), CgroupError> {
+    let failed = |relative: &str, errno| mount.dir.error("make cgroup", relative, errno);
+    match mount.dir.mkdir(path.relative()) {
+        Ok(_) => return Ok(()),
+        Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(failed(path.relative(), errno)),
+    }
+    for prefix in path.prefixes() {
+        mount
+            .dir
+            .mkdir(prefix)
+            .map_err(|errno| failed(prefix, errno))?;
+    }
+    Ok(())
+}
+
+/// A new v1 cpuset is empty unless its parent has `cgroup.clone_children` (cpuset(7)). Our own parents get that flag,
+/// so that filling a container's costs one read.
+fn fill_cpuset(mount: &Mount, path: &CgroupPath) -> Result<(), CgroupError> {
+    let leaf = mount.dir.open(path.relative())?;
+    if !is_empty(&leaf.read("cpuset.cpus")?) && !is_empty(&leaf.read("cpuset.mems")?) {
+        return Ok(());
+    }
+    let mut parent = mount.dir.open(".")?;
+    for prefix in path.prefixes() {
+        let child = mount.dir.open(prefix)?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if is_empty(&child.read(file)?) {
+                child.write(file, parent.read(file)?.trim_end())?;
+                child.write("cgroup.clone_children", "1")?;
+            }
+        }
+        parent = child;
+    }
+    Ok(())
+}
+
+fn is_empty(text: &str) -> bool {
+    text.trim_end().is_empty()
+}
