@@ -1,0 +1,189 @@
+//! Sockets. The kernel answers a netlink request before `send` returns (rtnetlink and nfnetlink both work in the
+//! sender's context), so answers are read without ever blocking, and an empty socket means that there are no more.
+#![allow(unsafe_code)] // setsockopt(2) for the netlink options, which nix does not wrap
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvmsg, send, setsockopt, socket, sockopt,
+};
+
+use super::NetlinkError;
+use super::message::{Message, Reply, parse};
+
+/// Largest datagram of answers that is read; the kernel makes dumps in parts of at most 32 KiB.
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// Room for the largest batch: a table with the ports of thousands of pods. It is a limit, not an allocation.
+const SEND_BYTES: usize = 16 * 1024 * 1024;
+
+/// The netlink families that this crate speaks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Protocol {
+    /// rtnetlink(7): links, addresses, routes.
+    Route,
+    /// nfnetlink: nf_tables and connection tracking.
+    Netfilter,
+}
+
+/// A netlink socket of the network namespace it was opened in.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    descriptor: OwnedFd,
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace.
+    pub(crate) fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
+        let protocol = match protocol {
+            Protocol::Route => SockProtocol::NetlinkRoute,
+            Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
+        };
+        let descriptor = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+            .map_err(|errno| NetlinkError::Open { what: "socket", errno })?;
+        prepare(descriptor.as_fd())?;
+        setsockopt(&descriptor, sockopt::SndBufForce, &SEND_BYTES)
+            .map_err(|errno| NetlinkError::Open { what: "SO_SNDBUFFORCE", errno })?;
+        Ok(Self { descriptor })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// Asks for error texts (`NETLINK_EXT_ACK`) and for errors that do not repeat the request (`NETLINK_CAP_ACK`).
+pub(crate) fn prepare(descriptor: BorrowedFd<'_>) -> Result<(), NetlinkError> {
+    const EXTENDED_ACK: libc::c_int = 11;
+    const CAPPED_ACK: libc::c_int = 10;
+    for (what, option) in [("NETLINK_EXT_ACK", EXTENDED_ACK), ("NETLINK_CAP_ACK", CAPPED_ACK)] {
+        let on: libc::c_int = 1;
+        // SAFETY: the option value is a live c_int and its exact size is given; the kernel only reads it during the call.
+        let result = unsafe {
+            libc::setsockopt(
+                descriptor.as_raw_fd(),
+                libc::SOL_NETLINK,
+                option,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        Errno::result(result).map_err(|errno| NetlinkError::Open { what, errno })?;
+    }
+    Ok(())
+}
+
+/// Sends all messages at once and returns the objects which the kernel answered with.
+///
+/// rtnetlink carries out the messages in order and goes on past a refused one; nfnetlink takes or leaves a batch as a
+/// whole. Either way the first refusal is the error.
+pub(crate) fn exchange(socket: impl AsFd, messages: &[Message]) -> Result<Vec<Reply>, NetlinkError> {
+    let socket = socket.as_fd();
+    let mut batch = Vec::with_capacity(2048);
+    // nfnetlink acknowledges no BATCH_END before Linux 6.10: ask it of the last message that changes something.
+    let acknowledged = messages.iter().rposition(|message| !message.is_frame()).unwrap_or_default();
+    for (index, message) in messages.iter().enumerate() {
+        let flags = if index == acknowledged { libc::NLM_F_ACK } else { 0 };
+        message.finish(&mut batch, sequence_of(index), flags);
+    }
+    let what = || messages.first().map(|message| message.what().to_owned()).unwrap_or_default();
+    send_all(socket, &batch, what)?;
+
+    let mut objects = Vec::new();
+    let mut is_acknowledged = false;
+    let mut refusal: Option<(u32, NetlinkError)> = None;
+    let mut buffer = vec![0; RECEIVE_BYTES];
+    while let Some(replies) = receive(socket, &mut buffer, what)? {
+        for reply in replies {
+            match reply {
+                Reply::Ack { sequence } => is_acknowledged |= sequence == sequence_of(acknowledged),
+                Reply::Refused { sequence, errno, detail } => {
+                    if refusal.as_ref().is_none_or(|(first, _)| sequence < *first) {
+                        let message = messages.get(sequence.wrapping_sub(1) as usize);
+                        let what = message.map_or_else(what, |message| message.what().to_owned());
+                        refusal = Some((sequence, NetlinkError::Refused { what, detail, errno }));
+                    }
+                }
+                Reply::Object { .. } => objects.push(reply),
+                Reply::Done { .. } => {}
+            }
+        }
+    }
+    match refusal {
+        Some((_, error)) => Err(error),
+        None if is_acknowledged => Ok(objects),
+        None => Err(NetlinkError::Answer { what: what(), problem: "no acknowledgement" }),
+    }
+}
+
+/// Sends one dump request and returns all objects of its answer.
+pub(crate) fn dump(socket: impl AsFd, message: &Message) -> Result<Vec<Reply>, NetlinkError> {
+    let socket = socket.as_fd();
+    let mut bytes = Vec::with_capacity(256);
+    message.finish(&mut bytes, sequence_of(0), libc::NLM_F_DUMP);
+    let what = || message.what().to_owned();
+    send_all(socket, &bytes, what)?;
+    let mut objects = Vec::new();
+    let mut buffer = vec![0; RECEIVE_BYTES];
+    while let Some(replies) = receive(socket, &mut buffer, what)? {
+        for reply in replies {
+            match reply {
+                Reply::Object { .. } => objects.push(reply),
+                Reply::Done { .. } => return Ok(objects),
+                Reply::Refused { errno, detail, .. } => {
+                    return Err(NetlinkError::Refused { what: what(), detail, errno });
+                }
+                Reply::Ack { .. } => {}
+            }
+        }
+    }
+    Err(NetlinkError::Answer { what: what(), problem: "the dump has no end" })
+}
+
+/// Sequence numbers count from 1 in each exchange: answers never outlive it, because it empties the socket.
+fn sequence_of(index: usize) -> u32 {
+    // A batch is at most SEND_BYTES long.
+    index as u32 + 1
+}
+
+fn send_all(socket: BorrowedFd<'_>, bytes: &[u8], what: impl Fn() -> String) -> Result<(), NetlinkError> {
+    loop {
+        match send(socket.as_raw_fd(), bytes, MsgFlags::empty()) {
+            Ok(_) => return Ok(()), // a datagram: all or nothing
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(NetlinkError::Transport { direction: "send", what: what(), errno }),
+        }
+    }
+}
+
+/// The next datagram's messages; `None` when there is none.
+fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    what: impl Fn() -> String,
+) -> Result<Option<Vec<Reply>>, NetlinkError> {
+    loop {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received = recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT);
+        let (length, flags, sender) = match received {
+            Ok(message) => (message.bytes, message.flags, message.address),
+            Err(Errno::EINTR) => continue,
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(errno) => return Err(NetlinkError::Transport { direction: "receive", what: what(), errno }),
+        };
+        // Who has CAP_NET_ADMIN in the socket's namespace can send to it; only the kernel (port 0) is believed.
+        if sender.is_none_or(|sender| sender.pid() != 0) {
+            continue;
+        }
+        if flags.contains(MsgFlags::MSG_TRUNC) {
+            return Err(NetlinkError::Answer { what: what(), problem: "longer than the receive buffer" });
+        }
+        return match parse(&buffer[..length]) {
+            Some(replies) => Ok(Some(replies)),
+            None => Err(NetlinkError::Answer { what: what(), problem: "truncated messages" }),
+        };
+    }
+}

@@ -1,0 +1,179 @@
+//! Attaching a pod: reserve, record, then tell the kernel; on failure the same backwards.
+
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+
+use super::open::LINK_PREFIX;
+use super::{Network, State};
+use crate::address::MacAddress;
+use crate::attachment::Attachment;
+use crate::config::LinkName;
+use crate::error::NetworkError;
+use crate::netlink::{self, NetlinkError, exchange};
+use crate::nft;
+use crate::port::PortMapping;
+use crate::record::is_pod_id;
+use crate::rtnetlink::link::{self, Link, Veth};
+use crate::rtnetlink::{address, route};
+use crate::sysctl;
+
+/// Hexadecimal digits of the pod's id in the name of its link: with the prefix, 15 bytes.
+const LINK_DIGITS: usize = 13;
+
+impl Network {
+    /// Connects a pod: addresses, `eth0` and `lo` up, default routes, host ports.
+    ///
+    /// - `pod`: its id, 64 hexadecimal digits.
+    /// - `namespace`: its network namespace (`/proc/<pid>/ns/net`), where [`crate::POD_SYSCTLS`] are set.
+    /// - `inside`: a `NETLINK_ROUTE` socket opened in that namespace, which nobody else uses meanwhile.
+    ///
+    /// When it fails, nothing of it stays.
+    pub fn attach(
+        &self,
+        pod: &str,
+        namespace: BorrowedFd<'_>,
+        inside: BorrowedFd<'_>,
+        ports: &[PortMapping],
+    ) -> Result<Attachment, NetworkError> {
+        if !is_pod_id(pod) {
+            return Err(NetworkError::PodId { pod: pod.to_owned() });
+        }
+        let attachment = self.reserve(pod, ports)?;
+        let connected = self
+            .records
+            .write(pod, &attachment)
+            .and_then(|()| self.install_elements(pod, &attachment))
+            .and_then(|()| self.connect(pod, &attachment, namespace, inside));
+        if let Err(error) = connected {
+            // The first error says what went wrong; what cannot be undone is found by `recover`.
+            if let Err(undo) = self.abandon(pod, &attachment) {
+                tracing::warn!(pod, error = %undo, "could not undo a failed attachment");
+            }
+            return Err(error);
+        }
+        Ok(attachment)
+    }
+
+    /// Takes addresses and ports.
+    fn reserve(&self, pod: &str, ports: &[PortMapping]) -> Result<Attachment, NetworkError> {
+        let mut held = Vec::new();
+        let attachment = {
+            let mut state = self.state();
+            if state.attachments.contains_key(pod) {
+                return Err(NetworkError::AlreadyAttached { pod: pod.to_owned() });
+            }
+            state
+                .ports
+                .take(pod, ports)
+                .map_err(|taken| NetworkError::PortTaken { port: taken.port, holder: taken.holder })?;
+            let addresses = match self.take_addresses(&mut state, &mut held) {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    state.ports.free(pod, ports);
+                    return Err(error);
+                }
+            };
+            let mac = MacAddress::of(addresses[0].address);
+            let attachment = Attachment { addresses, host_link: link_name(pod), mac, ports: ports.to_vec() };
+            state.attachments.insert(pod.to_owned(), attachment.clone());
+            attachment
+        };
+        for link in held {
+            if let Err(error) = self.delete_link(&link) {
+                self.release(pod, &attachment, None);
+                return Err(error);
+            }
+        }
+        Ok(attachment)
+    }
+
+    /// One address of each subnet. `held` gets the links of last holders that must be deleted first.
+    fn take_addresses(
+        &self,
+        state: &mut State,
+        held: &mut Vec<LinkName>,
+    ) -> Result<Vec<crate::address::IpNet>, NetworkError> {
+        let mut addresses: Vec<crate::address::IpNet> = Vec::with_capacity(state.pools.len());
+        for place in 0..state.pools.len() {
+            // When the kernel does not say that a link has gone, it is taken to be there.
+            let is_gone = |name: &LinkName| matches!(link::find(&*self.route(), name), Ok(None));
+            match state.pools[place].give(is_gone) {
+                Ok((address, holder)) => {
+                    addresses.push(address);
+                    held.extend(holder);
+                    self.records.set_cursor(place, state.pools[place].cursor())?;
+                }
+                Err(exhausted) => {
+                    for (pool, given) in state.pools.iter_mut().zip(&addresses) {
+                        pool.free(given.address, None);
+                    }
+                    return Err(NetworkError::Exhausted { subnet: exhausted.subnet, in_use: exhausted.in_use });
+                }
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// Adds the pod's elements to the tables; makes the tables anew when somebody flushed them.
+    fn install_elements(&self, pod: &str, attachment: &Attachment) -> Result<(), NetworkError> {
+        let elements = self.installable(nft::pod_elements(attachment));
+        match self.nft_transaction(nft::add(&self.config.table, &elements)) {
+            Err(error) if error.is(Errno::ENOENT) => self.reinstall(),
+            result => result.map_err(NetworkError::kernel(format!("open the network for pod {pod}"))),
+        }
+    }
+
+    /// Makes the link and configures its end in the pod.
+    fn connect(
+        &self,
+        pod: &str,
+        attachment: &Attachment,
+        namespace: BorrowedFd<'_>,
+        inside: BorrowedFd<'_>,
+    ) -> Result<(), NetworkError> {
+        let veth = Veth {
+            host: &attachment.host_link,
+            bridge: self.bridge,
+            namespace,
+            mac: attachment.mac,
+            mtu: self.config.mtu,
+        };
+        let outside = [veth.create(), veth.configure_port()];
+        let action = || NetworkError::kernel(format!("connect pod {pod} to the bridge {}", self.config.bridge));
+        match self.route_exchange(&outside) {
+            // A link of this name without a record: its pod's daemon was killed, or the kernel is still deleting it.
+            Err(error) if error.is(Errno::EEXIST) => {
+                self.delete_link(&attachment.host_link)?;
+                self.route_exchange(&outside).map_err(action())?;
+            }
+            result => drop(result.map_err(action())?),
+        }
+        sysctl::refuse_router_advertisements(&attachment.host_link)?;
+        self.configure_inside(attachment, inside)
+            .map_err(NetworkError::kernel(format!("configure the network inside pod {pod}")))
+    }
+
+    fn configure_inside(&self, attachment: &Attachment, inside: BorrowedFd<'_>) -> Result<(), NetlinkError> {
+        netlink::prepare(inside)?;
+        let replies = exchange(inside, &[link::loopback_up(), link::get("eth0")])?;
+        let missing = || NetlinkError::Answer { what: "look up the link eth0".to_owned(), problem: "no link in it" };
+        let eth0 = replies.iter().find_map(Link::read).ok_or_else(missing)?.index;
+        let mut messages: Vec<_> = attachment.addresses.iter().map(|net| address::add(eth0, *net)).collect();
+        let mut has_route = [false; 2];
+        for subnet in &self.config.subnets {
+            // The first subnet of each IP version gives its default route.
+            if !std::mem::replace(&mut has_route[usize::from(subnet.network().is_ipv6())], true) {
+                messages.push(route::default_by(subnet.gateway().address, eth0));
+            }
+        }
+        exchange(inside, &messages).map(drop)
+    }
+}
+
+/// The name of the host's end of a pod's link.
+fn link_name(pod: &str) -> LinkName {
+    let name = format!("{LINK_PREFIX}{}", &pod[..LINK_DIGITS]);
+    #[allow(clippy::expect_used)] // fifteen lower-case letters and digits are a link name
+    name.parse().expect("a pod id makes a link name")
+}
