@@ -1,2 +1,63 @@
-//! Skeleton.
-fn main() {}
+//! `cargo xtask COMMAND`: set a machine up, try Podwright, test it, measure it.
+//!
+//! Only cargo, rustup, apt-get and this workspace's own programs are run; what a command needs and a machine lacks is
+//! installed by `setup` or named with the reason.
+
+mod bench;
+mod conformance;
+mod lint;
+mod phase;
+mod programs;
+mod setup;
+mod test;
+mod tidy;
+mod up;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Podwright's development commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what building and running need: Rust parts, a C compiler, Go for crictl
+    Setup,
+    /// Build, start a node in the foreground, and make a first pod; Ctrl-C stops it and cleans up
+    Up(up::Up),
+    /// Run all tests: unit, integration, conformance
+    Test,
+    /// Check formatting, clippy, house rules, licences, documentation
+    Lint,
+    /// Check the house rules alone
+    Tidy,
+    /// Run Kubernetes' CRI conformance suite (critest) against a release build
+    Conformance(conformance::Conformance),
+    /// Measure a release build, and any other CRI runtime beside it
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::run(setup::Need::Everything),
+        Command::Up(up) => up.run(),
+        Command::Test => test::run(),
+        Command::Lint => lint::run(),
+        Command::Tidy => tidy::run(),
+        Command::Conformance(conformance) => conformance.run(),
+        Command::Bench(bench) => bench.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

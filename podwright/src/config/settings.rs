@@ -1,0 +1,205 @@
+//! The keys of the configuration file, which are also the flags of `podwright runtime`.
+
+use podwright_image::Reference;
+use podwright_netns::{LinkName, TableName};
+use podwright_runtime::cgroup::CgroupPath;
+use podwright_runtime::config::Masquerade;
+use serde::Deserialize;
+
+use super::Daemon;
+use super::values::{
+    AbsolutePath, Downloads, LogFilter, LogFormat, Mtu, SocketPath, Subnets, from_text, from_texts,
+};
+
+/// What an operator set, in the file or by flags; what is absent keeps its earlier value.
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    #[command(flatten)]
+    pub(crate) paths: Paths,
+    #[command(flatten)]
+    pub(crate) server: Server,
+    #[command(flatten)]
+    pub(crate) log: Log,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) cgroup: Cgroup,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+    #[command(flatten)]
+    pub(crate) images: Images,
+}
+
+/// `[paths]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Paths {
+    /// Directory of what must survive a reboot: images, records, writable layers
+    #[arg(long = "state-dir", value_name = "DIR")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) state: Option<AbsolutePath>,
+    /// Directory of what ends with a reboot: sockets, pause binaries
+    #[arg(long = "run-dir", value_name = "DIR")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) run: Option<AbsolutePath>,
+}
+
+/// `[server]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Server {
+    /// The CRI socket [default: cri.sock in the run directory]
+    #[arg(long, value_name = "PATH")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) socket: Option<SocketPath>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// error, warn, info, debug, trace, or directives such as info,podwright_netns=debug
+    #[arg(long = "log-level", value_name = "LEVEL")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) level: Option<LogFilter>,
+    /// How log lines are written
+    #[arg(long = "log-format", value_name = "FORMAT")]
+    pub(crate) format: Option<LogFormat>,
+}
+
+/// `[network]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Network {
+    /// Name of the pods' bridge
+    #[arg(long, value_name = "NAME")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) bridge: Option<LinkName>,
+    /// The pods' address ranges, with commas; the first gives the primary addresses
+    #[arg(long, value_name = "CIDR,…")]
+    pub(crate) subnets: Option<Subnets>,
+    /// Name of the nftables table
+    #[arg(long, value_name = "NAME")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) table: Option<TableName>,
+    /// MTU of the pods' links in bytes [default: the default route's]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<Mtu>,
+    /// Whether pods reach the outside with the node's address
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) masquerade: Option<bool>,
+}
+
+/// `[cgroup]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cgroup {
+    /// The cgroup that pods without a cgroup parent are made in
+    #[arg(long = "cgroup-root", value_name = "PATH")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) root: Option<CgroupPath>,
+}
+
+/// `[registry]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Registry {
+    /// Directories with HOST/hosts.toml, with commas; the first that has the host wins
+    #[arg(
+        long = "registry-config-dirs",
+        value_name = "DIR,…",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "from_texts")]
+    pub(crate) config_dirs: Option<Vec<AbsolutePath>>,
+    /// A docker config.json with credentials for pulls that bring none
+    #[arg(long, value_name = "FILE")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) docker_config: Option<AbsolutePath>,
+    /// Layers downloaded at once, over all pulls
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_concurrent_downloads: Option<Downloads>,
+}
+
+/// `[images]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Images {
+    /// Images that garbage collection must keep, with commas
+    #[arg(long = "pinned-images", value_name = "IMAGE,…", value_delimiter = ',')]
+    #[serde(deserialize_with = "from_texts")]
+    pub(crate) pinned: Option<Vec<Reference>>,
+}
+
+impl Settings {
+    /// Puts what is set onto `daemon`.
+    pub(crate) fn apply(self, daemon: &mut Daemon) {
+        let Self {
+            paths,
+            server,
+            log,
+            network,
+            cgroup,
+            registry,
+            images,
+        } = self;
+        let config = &mut daemon.runtime;
+        set(
+            &mut config.state_dir,
+            paths.state.map(AbsolutePath::into_path),
+        );
+        set(&mut config.run_dir, paths.run.map(AbsolutePath::into_path));
+        set(&mut config.socket, server.socket.map(SocketPath::into_path));
+        set(&mut config.cgroup_root, cgroup.root);
+        set(
+            &mut config.pinned_images,
+            images
+                .pinned
+                .map(|pinned| pinned.iter().map(Reference::to_string).collect()),
+        );
+        network.apply(&mut config.network);
+        registry.apply(&mut config.registry);
+        set(&mut daemon.log_level, log.level);
+        set(&mut daemon.log_format, log.format);
+    }
+}
+
+impl Network {
+    fn apply(self, network: &mut podwright_runtime::config::Network) {
+        set(
+            &mut network.bridge,
+            self.bridge.map(|name| name.to_string()),
+        );
+        set(&mut network.subnets, self.subnets.map(Subnets::into_pairs));
+        set(&mut network.table, self.table.map(|name| name.to_string()));
+        set(&mut network.mtu, self.mtu.map(|mtu| Some(mtu.bytes())));
+        set(
+            &mut network.masquerade,
+            self.masquerade
+                .map(|on| if on { Masquerade::On } else { Masquerade::Off }),
+        );
+    }
+}
+
+impl Registry {
+    fn apply(self, registry: &mut podwright_runtime::config::Registry) {
+        let paths =
+            |dirs: Vec<AbsolutePath>| dirs.into_iter().map(AbsolutePath::into_path).collect();
+        set(&mut registry.config_dirs, self.config_dirs.map(paths));
+        set(
+            &mut registry.docker_config,
+            self.docker_config.map(|file| Some(file.into_path())),
+        );
+        set(
+            &mut registry.max_concurrent_downloads,
+            self.max_concurrent_downloads.map(Downloads::count),
+        );
+    }
+}
+
+fn set<T>(to: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *to = value;
+    }
+}

@@ -1,0 +1,36 @@
+//! `cargo xtask bench`: the figures of a release build, side by side with another runtime's.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::workspace::{self, Profile};
+use crate::{programs, setup};
+
+/// What is measured, and where the figures go.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    /// Another CRI runtime's socket, measured in the same run: unix:///run/containerd/containerd.sock
+    #[arg(long, value_name = "unix://SOCKET")]
+    against: Option<String>,
+    /// Also write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<()> {
+        setup::run(setup::Need::Everything)?;
+        programs::run(&mut workspace::build(Profile::Release))?;
+        let mut bench = Command::new(workspace::program(Profile::Release, "bench"));
+        bench.env("PODWRIGHT_BINARY", workspace::program(Profile::Release, "podwright"));
+        if let Some(against) = self.against {
+            bench.args(["--against", &against]);
+        }
+        if let Some(json) = self.json {
+            bench.arg("--json").arg(json);
+        }
+        programs::run(&mut bench)
+    }
+}

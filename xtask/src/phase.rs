@@ -1,0 +1,122 @@
+//! Long commands in phases: each is announced, timed, and counted; a failed one does not hide the later ones' results.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// What a phase's tests came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    /// Not run: this machine lacks something.
+    pub(crate) skipped: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl Counts {
+    /// One check that did or did not hold.
+    pub(crate) fn of(result: &Result<()>) -> Self {
+        match result {
+            Ok(()) => Self { passed: 1, ..Self::default() },
+            Err(_) => Self { failed: 1, ..Self::default() },
+        }
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
+    }
+}
+
+/// Phases as they were run.
+#[derive(Debug, Default)]
+pub(crate) struct Phases {
+    done: Vec<(&'static str, Duration, Counts)>,
+}
+
+impl Phases {
+    /// Runs a phase that counts for itself.
+    pub(crate) fn count(&mut self, name: &'static str, phase: impl FnOnce() -> Result<Counts>) {
+        println!("\n=== {name}");
+        let start = Instant::now();
+        let counts = phase().unwrap_or_else(|error| {
+            eprintln!("xtask: {name}: {error:#}");
+            Counts { failed: 1, ..Counts::default() }
+        });
+        self.done.push((name, start.elapsed(), counts));
+    }
+
+    /// Runs a phase that is one check.
+    pub(crate) fn check(&mut self, name: &'static str, phase: impl FnOnce() -> Result<()>) {
+        self.count(name, || {
+            let result = phase();
+            if let Err(error) = &result {
+                eprintln!("xtask: {name}: {error:#}");
+            }
+            Ok(Counts::of(&result))
+        });
+    }
+
+    /// Prints every phase's duration and, as the last line, the sum.
+    ///
+    /// # Errors
+    /// When anything failed, or was skipped where that counts.
+    pub(crate) fn finish(self, skips_fail: bool) -> Result<()> {
+        let mut sum = Counts::default();
+        println!();
+        for (name, duration, counts) in &self.done {
+            println!("{name:<28} {:>7.1} s   {counts}", duration.as_secs_f64());
+            sum += *counts;
+        }
+        println!("{sum}");
+        if sum.failed > 0 {
+            bail!("{} failed", sum.failed);
+        }
+        if sum.skipped > 0 && skips_fail {
+            bail!("{} skipped, which is a failure in CI", sum.skipped);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_and_skips_in_ci_fail_the_whole() {
+        let counted = |counts: Counts| {
+            let mut phases = Phases::default();
+            phases.count("a", || Ok(Counts { passed: 2, ..Counts::default() }));
+            phases.count("b", || Ok(counts));
+            phases
+        };
+        assert!(counted(Counts::default()).finish(true).is_ok());
+        assert!(counted(Counts { failed: 1, ..Counts::default() }).finish(false).is_err());
+        assert!(counted(Counts { skipped: 1, ..Counts::default() }).finish(false).is_ok());
+        assert!(counted(Counts { skipped: 1, ..Counts::default() }).finish(true).is_err());
+    }
+
+    #[test]
+    fn a_phase_that_cannot_run_has_failed() {
+        let mut phases = Phases::default();
+        phases.count("a", || bail!("no such program"));
+        phases.check("b", || Ok(()));
+        assert_eq!(phases.done[0].2, Counts { failed: 1, ..Counts::default() });
+        assert_eq!(phases.done[1].2, Counts { passed: 1, ..Counts::default() });
+        assert!(phases.finish(false).is_err());
+    }
+}

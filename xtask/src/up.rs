@@ -1,0 +1,38 @@
+//! `cargo xtask up`: from a clone to a running pod.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::workspace::{self, Profile};
+use crate::{programs, setup};
+
+/// How long the node stays.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// Make the pod, show it, clean up, and end
+    #[arg(long)]
+    once: bool,
+}
+
+impl Up {
+    /// Builds, then leaves the rest to the `demo` program, which speaks CRI.
+    pub(crate) fn run(self) -> Result<()> {
+        println!("[1/3] checking what this machine has");
+        setup::run(setup::Need::Build)?;
+        let crictl = setup::crictl();
+        println!("[2/3] building podwright (release)");
+        programs::run(&mut workspace::build(Profile::Release))?;
+        println!("[3/3] starting the node");
+        let mut demo = Command::new(workspace::program(Profile::Release, "demo"));
+        demo.env("PODWRIGHT_BINARY", workspace::program(Profile::Release, "podwright"));
+        match crictl {
+            Ok(path) => drop(demo.arg("--crictl").arg(path)),
+            Err(error) => println!("without crictl: {error:#}"),
+        }
+        if self.once {
+            demo.arg("--once");
+        }
+        programs::run(&mut demo)
+    }
+}
