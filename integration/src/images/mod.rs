@@ -1,0 +1,19 @@
+//! The test images: what critest and our own tests pull, built on this machine from Debian's packages.
+//!
+//! Nothing is installed: packages are downloaded and unpacked into a scratch directory, two small
+//! C programs are compiled, and the results are kept as an OCI image layout in the cache
+//! ([`crate::cache`]). The layers cover every compression, and the manifests both vocabularies, so
+//! that each test of a pull is one of the formats too.
+
+mod image;
+mod layer;
+mod packages;
+mod programs;
+mod recipes;
+mod store;
+mod tar;
+
+pub use image::{Compression, Descriptor, Image, Vocabulary, sha256};
+pub use layer::{Entry, Kind, Layer};
+pub use recipes::{BUSYBOX, HTTPD, NGINX};
+pub use store::Store;
