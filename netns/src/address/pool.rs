@@ -32,7 +32,8 @@ impl Pool {
         Self { subnet, used: HashSet::new(), cursor, lingering: HashMap::new() }
     }
 
-    pub(crate) fn subnet(&self) -> Subnet {
+    #[cfg(test)]
+    fn subnet(&self) -> Subnet {
         self.subnet
     }
 

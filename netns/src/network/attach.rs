@@ -159,7 +159,8 @@ impl Network {
         let replies = exchange(inside, &[link::loopback_up(), link::get("eth0")])?;
         let missing = || NetlinkError::Answer { what: "look up the link eth0".to_owned(), problem: "no link in it" };
         let eth0 = replies.iter().find_map(Link::read).ok_or_else(missing)?.index;
-        let mut messages: Vec<_> = attachment.addresses.iter().map(|net| address::add(eth0, *net)).collect();
+        let mut messages = vec![link::up(eth0)];
+        messages.extend(attachment.addresses.iter().map(|net| address::add(eth0, *net)));
         let mut has_route = [false; 2];
         for subnet in &self.config.subnets {
             // The first subnet of each IP version gives its default route.
