@@ -1,0 +1,102 @@
+//! What a fresh child does to become a container's process, or a process in a container: it executes its launch plan.
+//!
+//! The child is a copy of pause, which has one thread, so that any code may run here. It only leaves by execve or _exit:
+//! nothing that it shares with pause by descriptor is ever dropped.
+
+mod birth;
+mod identity;
+mod masks;
+mod mounts;
+mod nodes;
+mod program;
+mod root;
+mod stdio;
+mod steps;
+
+pub(crate) use birth::join_cgroup;
+
+use crate::report::Report;
+use crate::sys::{file, process};
+use podwright_pause::plan::LaunchPlan;
+use podwright_pause::protocol::{Failure, Stage};
+use podwright_pause::wire::Wire;
+use std::convert::Infallible;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Which mount namespace the child's program runs in.
+pub(crate) enum Entrance<'a> {
+    /// One that it makes for itself, by the plan's steps.
+    Made {
+        /// A detached mount of the pod's /dev/shm, if the plan binds it.
+        shm: Vec<OwnedFd>,
+    },
+    /// All namespaces of a running container.
+    Joined {
+        /// The container's first process.
+        container: BorrowedFd<'a>,
+    },
+}
+
+/// What becomes 0, 1 and 2.
+pub(crate) enum Streams {
+    /// These.
+    Given([OwnedFd; 3]),
+    /// A terminal that the child opens.
+    Terminal,
+}
+
+/// All that a child is born with.
+pub(crate) struct Child<'a> {
+    pub(crate) plan: &'a LaunchPlan,
+    pub(crate) entrance: Entrance<'a>,
+    pub(crate) streams: Streams,
+    /// Where it tells pause about itself; closed by execve.
+    pub(crate) report: OwnedFd,
+}
+
+impl Child<'_> {
+    /// Becomes the plan's process, or tells pause why not.
+    pub(crate) fn run(mut self) -> ! {
+        let Err(failure) = self.become_process();
+        // When pause is gone too, nobody is left to be told.
+        let _ = file::write_value(self.report.as_fd(), &Report::Failed { failure }.to_bytes());
+        process::exit(1)
+    }
+
+    fn become_process(&mut self) -> Result<Infallible, Failure> {
+        let birth = |fault: crate::fault::Fault| fault.at(Stage::Birth);
+        self.close_what_is_not_its_own().map_err(birth)?;
+        let labels = birth::settle(self.plan, &self.entrance).map_err(birth)?;
+        let terminal = steps::execute(self.plan, &mut self.entrance, self.report.as_fd())?;
+        let identity = |fault: crate::fault::Fault| fault.at(Stage::Identity);
+        stdio::connect(&self.streams, terminal, self.plan.process.uid).map_err(identity)?;
+        let seccomp = identity::assume(&self.plan.process, labels)?;
+        program::execute(&self.plan.process, seccomp, self.report.as_fd())
+    }
+
+    /// Closes its copies of everything else that pause holds: other containers' pipes, connections, the listener.
+    fn close_what_is_not_its_own(&self) -> Result<(), crate::fault::Fault> {
+        let mut own = vec![self.report.as_raw_fd()];
+        match &self.entrance {
+            Entrance::Made { shm } => own.extend(shm.iter().map(AsRawFd::as_raw_fd)),
+            Entrance::Joined { container } => own.push(container.as_raw_fd()),
+        }
+        if let Streams::Given(streams) = &self.streams {
+            own.extend(streams.iter().map(AsRawFd::as_raw_fd));
+        }
+        own.sort_unstable();
+        let mut next = 3;
+        for fd in own.into_iter().filter_map(|fd| u32::try_from(fd).ok()) {
+            if fd > next {
+                close(next, fd - 1)?;
+            }
+            next = next.max(fd + 1);
+        }
+        close(next, u32::MAX)
+    }
+}
+
+fn close(first: u32, last: u32) -> Result<(), crate::fault::Fault> {
+    use crate::fault::OrFault;
+    file::close_range(first, last, file::CloseRange::Now).or_fault("close_range", b"")
+}

@@ -1,0 +1,218 @@
+//! Walks the plan's steps.
+
+use super::root::{Ownership, Root};
+use super::{Entrance, masks, mounts, nodes};
+use crate::fault::{Fault, OrFault};
+use crate::report::Report;
+use crate::sys::file::{self, CWD};
+use crate::sys::{mount, socket, terminal};
+use podwright_pause::plan::{BindSource, LaunchPlan, Stdio, Step};
+use podwright_pause::protocol::{Failure, Stage};
+use podwright_pause::wire::Wire;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What steps leave for later ones.
+struct Walk<'a> {
+    root: Option<Root>,
+    /// The tree is a running container's: its /dev/console stays as it is.
+    joined: bool,
+    masks: masks::Masks,
+    /// Detached mounts of the pod's /dev/shm, one for each bind of it.
+    shm: Vec<OwnedFd>,
+    /// Sources of binds whose mounts propagate to the host, by step.
+    shared: Vec<(usize, OwnedFd)>,
+    report: BorrowedFd<'a>,
+    terminal: Option<OwnedFd>,
+}
+
+/// Executes all steps. Gives the terminal's slave if the process gets one.
+pub(super) fn execute(
+    plan: &LaunchPlan,
+    entrance: &mut Entrance<'_>,
+    report: BorrowedFd<'_>,
+) -> Result<Option<OwnedFd>, Failure> {
+    let at = |index: usize| {
+        move |fault: Fault| {
+            fault.at(Stage::Step {
+                index: index as u32,
+            })
+        }
+    };
+    let (shm, root) = match entrance {
+        Entrance::Made { shm } => (std::mem::take(shm), None),
+        Entrance::Joined { .. } => (
+            Vec::new(),
+            Some(own_root().map_err(|fault| fault.at(Stage::Birth))?),
+        ),
+    };
+    let joined = root.is_some();
+    let mut stage = Walk {
+        root,
+        joined,
+        masks: masks::Masks::default(),
+        shm,
+        shared: Vec::new(),
+        report,
+        terminal: None,
+    };
+    for (index, step) in plan.steps.iter().enumerate() {
+        if let Step::Bind {
+            source: BindSource::Host { path },
+            tree,
+            propagation,
+            ..
+        } = step
+            && propagation & libc::MS_SHARED != 0
+        {
+            let source = mounts::clone_host(&path.0, tree).map_err(at(index))?;
+            stage.shared.push((index, source));
+        }
+    }
+    for (index, step) in plan.steps.iter().enumerate() {
+        stage.step(index, step).map_err(at(index))?;
+    }
+    if plan.stdio == Stdio::Terminal && stage.terminal.is_none() {
+        stage
+            .open_terminal(0, 0)
+            .map_err(|fault| fault.at(Stage::Identity))?;
+    }
+    Ok(stage.terminal)
+}
+
+/// The root of a container that was entered.
+fn own_root() -> Result<Root, Fault> {
+    file::openat2(CWD, b"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0)
+        .map(Root::new)
+        .or_fault("openat2", b"/")
+}
+
+impl Walk<'_> {
+    fn root(&self) -> Result<&Root, Fault> {
+        self.root
+            .as_ref()
+            .ok_or_else(|| Fault::new("plan without a root", b"", libc::EINVAL))
+    }
+
+    fn step(&mut self, index: usize, step: &Step) -> Result<(), Fault> {
+        match step {
+            Step::TreePropagation { flags } => {
+                mount::change_propagation(b"/", *flags).or_fault("mount", b"/")
+            }
+            Step::OverlayRoot {
+                layers,
+                options,
+                at,
+            } => {
+                self.root = Some(mounts::overlay_root(&layers.0, &options.0, &at.0)?);
+                Ok(())
+            }
+            Step::MountFs {
+                fstype,
+                source,
+                options,
+                attributes,
+                target,
+                create,
+            } => {
+                let made = mounts::new_file_system(&fstype.0, &source.0, options, *attributes)?;
+                mounts::attach_file_system(self.root()?, made, &fstype.0, &target.0, create)
+            }
+            Step::Bind { .. } => self.bind(index, step),
+            Step::Mkdir {
+                path,
+                mode,
+                uid,
+                gid,
+            } => {
+                let ownership = Ownership {
+                    mode: *mode,
+                    uid: *uid,
+                    gid: *gid,
+                };
+                self.root()?.make_directories(&path.0, ownership).map(drop)
+            }
+            Step::Device { .. } => nodes::make_device(self.root()?, step),
+            Step::Symlink { text, path } => nodes::make_link(self.root()?, &text.0, &path.0),
+            Step::Terminal { rows, columns } => self.open_terminal(*rows, *columns),
+            Step::Mask { path } => {
+                let root = self
+                    .root
+                    .as_ref()
+                    .ok_or_else(|| Fault::new("plan without a root", b"", libc::EINVAL))?;
+                self.masks.hide(root, &path.0)
+            }
+            Step::ReadOnly { path } => masks::make_read_only(self.root()?, &path.0),
+            Step::Pivot => mounts::pivot(self.root()?),
+            Step::RootReadOnly => {
+                let root = mount::mount_point(b"/").or_fault("openat2", b"/")?;
+                mount::add_attributes(root.as_fd(), mount::attributes::RDONLY, mount::Depth::This)
+                    .or_fault("mount_setattr", b"/")
+            }
+            Step::RootPropagation { flags } => {
+                mount::change_propagation(b"/", *flags).or_fault("mount", b"/")
+            }
+        }
+    }
+
+    fn bind(&mut self, index: usize, step: &Step) -> Result<(), Fault> {
+        let Step::Bind {
+            source,
+            tree,
+            attributes,
+            attributes_tree,
+            propagation,
+            target,
+            create,
+        } = step
+        else {
+            return Ok(());
+        };
+        let tree_of_source = match source {
+            BindSource::PodShm => self
+                .shm
+                .pop()
+                .ok_or_else(|| Fault::new("no /dev/shm in this pod", b"", libc::ENOENT))?,
+            BindSource::Host { path } => {
+                match self.shared.iter().position(|(of, _)| *of == index) {
+                    Some(position) => self.shared.swap_remove(position).1,
+                    None => mounts::clone_host(&path.0, tree)?,
+                }
+            }
+        };
+        if *attributes != 0 {
+            let depth = mounts::depth(attributes_tree);
+            mount::add_attributes(tree_of_source.as_fd(), *attributes, depth)
+                .or_fault("mount_setattr", &target.0)?;
+        }
+        let kind = propagation & !libc::MS_REC;
+        if kind != 0 {
+            let depth = mounts::depth(tree);
+            mount::set_propagation(tree_of_source.as_fd(), kind, depth)
+                .or_fault("mount_setattr", &target.0)?;
+        }
+        mounts::attach_bind(self.root()?, tree_of_source, &target.0, create)
+    }
+
+    /// Opens a terminal in the container's devpts, by descriptors only, and gives its master to pause.
+    fn open_terminal(&mut self, rows: u16, columns: u16) -> Result<(), Fault> {
+        let path = b"/dev/pts/ptmx";
+        let root = self.root()?;
+        let master = root
+            .open_real(path, libc::O_RDWR | libc::O_NOCTTY)
+            .or_fault("openat2", path)?;
+        if file::filesystem(master.as_fd()).or_fault("fstatfs", path)? != file::DEVPTS_SUPER_MAGIC {
+            return Err(Fault::new("verify devpts", path, libc::EXDEV));
+        }
+        let slave = terminal::open_slave(master.as_fd()).or_fault("ioctl TIOCGPTPEER", path)?;
+        if rows != 0 || columns != 0 {
+            terminal::resize(master.as_fd(), rows, columns).or_fault("ioctl TIOCSWINSZ", path)?;
+        }
+        if !self.joined {
+            nodes::bind_console(root, slave.as_fd())?;
+        }
+        socket::send(self.report, &Report::Terminal.to_bytes(), &[master.as_fd()])
+            .or_fault("sendmsg", path)?;
+        self.terminal = Some(slave);
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! What did not work, on its way to a [`Failure`] that names the stage.
+
+use crate::sys::Errno;
+use podwright_pause::protocol::{Failure, Stage};
+use podwright_pause::wire::Bytes;
+
+/// A system call or check that failed, and what it was for.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) call: &'static str,
+    pub(crate) subject: Vec<u8>,
+    pub(crate) errno: Errno,
+}
+
+impl Fault {
+    pub(crate) fn new(call: &'static str, subject: &[u8], errno: i32) -> Self {
+        Self {
+            call,
+            subject: subject.to_vec(),
+            errno: Errno(errno),
+        }
+    }
+
+    /// The failure to tell the daemon.
+    pub(crate) fn at(self, stage: Stage) -> Failure {
+        Failure {
+            stage,
+            call: self.call.into(),
+            subject: Bytes(self.subject),
+            errno: self.errno.0,
+        }
+    }
+}
+
+/// Says what a system call was for.
+pub(crate) trait OrFault<T> {
+    fn or_fault(self, call: &'static str, subject: &[u8]) -> Result<T, Fault>;
+}
+
+impl<T, E: Into<Errno>> OrFault<T> for Result<T, E> {
+    fn or_fault(self, call: &'static str, subject: &[u8]) -> Result<T, Fault> {
+        self.map_err(|error| Fault {
+            call,
+            subject: subject.to_vec(),
+            errno: error.into(),
+        })
+    }
+}

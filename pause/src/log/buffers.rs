@@ -1,0 +1,104 @@
+//! The buffers that all containers share.
+
+use crate::log::file::LogFile;
+use crate::log::line::{PREFIX, Records};
+use crate::sys::Result;
+use crate::sys::memory::Region;
+use crate::sys::process::now;
+
+/// The most that is read from a stream at once.
+pub(super) const INPUT: usize = 64 * 1024;
+/// Records are written when this is full, or at the end of their batch. It holds the longest record several times.
+const OUTPUT: usize = 128 * 1024;
+
+/// A batch up to this length touches few pages, which stay.
+const SMALL: usize = 8 * 1024;
+/// How long no larger batch must have come before the pages are given back, in nanoseconds.
+const QUIET: i64 = 1_000_000_000;
+
+/// Input and output of the batch at hand. Their pages are given back when logs are quiet.
+pub(crate) struct Buffers {
+    pub(super) input: Region,
+    pub(super) output: Region,
+    /// When the last large batch came, if its pages are still held.
+    used_at: Option<i64>,
+}
+
+impl Buffers {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            input: Region::new(INPUT)?,
+            output: Region::new(OUTPUT)?,
+            used_at: None,
+        })
+    }
+
+    /// Whether there are pages to give back.
+    pub(crate) fn are_used(&self) -> bool {
+        self.used_at.is_some()
+    }
+
+    pub(super) fn mark_used(&mut self, length: usize, now: i64) {
+        if length > SMALL {
+            self.used_at = Some(now);
+        }
+    }
+
+    /// Gives the pages back if no large batch came for a while.
+    pub(crate) fn release_when_quiet(&mut self) {
+        if self
+            .used_at
+            .is_some_and(|at| !(0..QUIET).contains(&(now() - at)))
+        {
+            self.input.release();
+            self.output.release();
+            self.used_at = None;
+        }
+    }
+}
+
+/// Records of one batch on their way to their file.
+pub(super) struct Batch<'a> {
+    buffer: &'a mut [u8],
+    used: usize,
+    file: &'a mut LogFile,
+    now: i64,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(buffer: &'a mut [u8], file: &'a mut LogFile, now: i64) -> Self {
+        Self {
+            buffer,
+            used: 0,
+            file,
+            now,
+        }
+    }
+
+    /// Writes what is gathered.
+    pub(super) fn finish(&mut self) {
+        if self.used > 0 {
+            self.file.write(&self.buffer[..self.used], self.now);
+            self.used = 0;
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let end = self.used + bytes.len();
+        self.buffer[self.used..end].copy_from_slice(bytes);
+        self.used = end;
+    }
+}
+
+impl Records for Batch<'_> {
+    fn record(&mut self, prefix: &[u8; PREFIX], start: &[u8], rest: &[u8]) {
+        // Texts are at most MAX_TEXT long, so that an empty buffer holds any record.
+        if self.used + PREFIX + start.len() + rest.len() + 1 > self.buffer.len() {
+            self.finish();
+        }
+        self.append(prefix);
+        self.append(start);
+        self.append(rest);
+        self.append(b"\n");
+    }
+}

@@ -1,0 +1,101 @@
+//! Cuts a byte stream into log records.
+
+use super::stamp;
+use crate::sys::memory::find;
+
+/// Which stream a record is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamName {
+    Stdout,
+    Stderr,
+}
+
+/// The longest text of one record: containerd's `max_container_log_line_size` and what the kubelet expects.
+pub(super) const MAX_TEXT: usize = 16 * 1024;
+
+/// What stands before a record's text: time, stream, tag and spaces.
+pub(super) const PREFIX: usize = stamp::LENGTH + " stdout F ".len();
+
+/// A batch's prefixes: all its records have one time.
+pub(super) struct Prefixes {
+    full: [u8; PREFIX],
+    partial: [u8; PREFIX],
+}
+
+impl Prefixes {
+    pub(super) fn new(stream: StreamName, nanoseconds: i64) -> Self {
+        let mut full = [0; PREFIX];
+        let (time, rest) = full.split_at_mut(stamp::LENGTH);
+        time.copy_from_slice(&stamp::rfc3339(nanoseconds));
+        rest.copy_from_slice(match stream {
+            StreamName::Stdout => b" stdout F ",
+            StreamName::Stderr => b" stderr F ",
+        });
+        let mut partial = full;
+        partial[PREFIX - 2] = b'P';
+        Self { full, partial }
+    }
+
+    /// For a text that ended with a newline.
+    pub(super) fn full(&self) -> &[u8; PREFIX] {
+        &self.full
+    }
+}
+
+/// Takes records. A text comes in two parts: what an earlier batch left, and what this one adds.
+pub(super) trait Records {
+    fn record(&mut self, prefix: &[u8; PREFIX], start: &[u8], rest: &[u8]);
+}
+
+/// The state between batches of one stream: the start of a line whose end has not come, at most [`MAX_TEXT`] bytes.
+#[derive(Default)]
+pub(super) struct Lines {
+    tail: Vec<u8>,
+}
+
+impl Lines {
+    /// Cuts `batch`. A line is only cut into partial records when it is longer than [`MAX_TEXT`].
+    pub(super) fn push(
+        &mut self,
+        mut batch: &[u8],
+        prefixes: &Prefixes,
+        records: &mut impl Records,
+    ) {
+        while let Some(end) = find(b'\n', batch) {
+            let line = self.cut_long(&batch[..end], prefixes, records);
+            records.record(&prefixes.full, &self.tail, line);
+            if self.tail.capacity() > 0 {
+                self.tail = Vec::new();
+            }
+            batch = &batch[end + 1..];
+        }
+        let rest = self.cut_long(batch, prefixes, records);
+        self.tail.reserve_exact(rest.len());
+        self.tail.extend_from_slice(rest);
+    }
+
+    /// Makes partial records until tail and line fit into one, and gives what is left of the line.
+    fn cut_long<'a>(
+        &mut self,
+        mut line: &'a [u8],
+        prefixes: &Prefixes,
+        records: &mut impl Records,
+    ) -> &'a [u8] {
+        while self.tail.len() + line.len() > MAX_TEXT {
+            let (now, later) = line.split_at(MAX_TEXT - self.tail.len());
+            records.record(&prefixes.partial, &self.tail, now);
+            self.tail = Vec::new();
+            line = later;
+        }
+        line
+    }
+
+    /// Writes what has no newline yet, as a partial record: no newline is invented, as containerd does it, so that a
+    /// reader gets exactly the bytes that the container wrote.
+    pub(super) fn flush(&mut self, prefixes: &Prefixes, records: &mut impl Records) {
+        if !self.tail.is_empty() {
+            records.record(&prefixes.partial, &self.tail, &[]);
+            self.tail = Vec::new();
+        }
+    }
+}

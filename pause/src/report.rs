@@ -1,0 +1,20 @@
+//! What a child tells pause before it executes its program.
+#![allow(unreachable_pub)] // the macro declares for a library's use
+
+use podwright_pause::protocol::Failure;
+use podwright_pause::wire_enum;
+
+wire_enum! {
+    /// One packet on the socket between child and pause. Its end is the child's execve or death.
+    Report {
+        /// The terminal's master comes with this.
+        1 => Terminal,
+        /// Only execve is left to do.
+        2 => Executing,
+        /// The child ends.
+        3 => Failed {
+            /// Why.
+            failure: Failure,
+        },
+    }
+}

@@ -1,0 +1,50 @@
+//! The pod's /dev/shm.
+
+use crate::fault::{Fault, OrFault};
+use crate::sys::mount::{self, Depth, attributes};
+use crate::sys::process;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A tmpfs that containers of the pod share.
+pub(crate) struct Shm(OwnedFd);
+
+/// How pause holds it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holding {
+    /// By descriptor alone: nothing of it shows on the host.
+    Detached,
+    /// In a mount namespace of pause's own, for kernels that clone only what is attached (before 6.15).
+    Attached,
+}
+
+impl Shm {
+    /// `size` in bytes.
+    pub(crate) fn make(size: u64) -> Result<Self, Fault> {
+        let shm = Self::make_held(size, Holding::Detached)?;
+        if shm.clone_for_bind().is_ok() {
+            Ok(shm)
+        } else {
+            Self::make_held(size, Holding::Attached)
+        }
+    }
+
+    fn make_held(size: u64, holding: Holding) -> Result<Self, Fault> {
+        let path = b"/dev/shm";
+        let options = [("mode", "1777"), ("size", &size.to_string())];
+        let attributes = attributes::NOSUID | attributes::NODEV | attributes::NOEXEC;
+        let tmpfs = mount::detached_tmpfs(&options, attributes).or_fault("fsmount", path)?;
+        if holding == Holding::Attached {
+            process::unshare(libc::CLONE_NEWNS).or_fault("unshare", b"mount")?;
+            mount::change_propagation(b"/", libc::MS_SLAVE | libc::MS_REC)
+                .or_fault("mount", b"/")?;
+            let place = mount::mount_point(path).or_fault("openat2", path)?;
+            mount::attach(tmpfs.as_fd(), place.as_fd()).or_fault("move_mount", path)?;
+        }
+        Ok(Self(tmpfs))
+    }
+
+    /// A detached mount of it. Made by pause itself: only in the mount namespace that it belongs to can it be cloned.
+    pub(crate) fn clone_for_bind(&self) -> Result<OwnedFd, Fault> {
+        mount::clone_tree(self.0.as_fd(), Depth::This).or_fault("open_tree", b"/dev/shm")
+    }
+}

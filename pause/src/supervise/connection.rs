@@ -1,0 +1,146 @@
+//! Daemons on the pod's socket.
+
+use super::source::Source;
+use super::{Phase, Supervisor};
+use crate::fault::Fault;
+use crate::sys::{Errno, process, socket};
+use podwright_pause::protocol::{Answer, MAX_PACKET, Message, Request, RequestId, Stage};
+use podwright_pause::wire::{DecodeError, Reader, Wire};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) serial: u32,
+    socket: OwnedFd,
+    /// It has said Hello, and is told of exits.
+    pub(super) greeted: bool,
+}
+
+/// Who gets an answer.
+#[derive(Clone, Copy)]
+pub(super) struct Asker {
+    pub(super) connection: u32,
+    pub(super) request: RequestId,
+}
+
+impl Connection {
+    /// Sends without waiting. A peer that leaves some hundred answers unread is broken: it is cut off, and may connect
+    /// again and list.
+    pub(super) fn send(&self, message: &Message<Answer>, fds: &[OwnedFd]) -> Result<(), Errno> {
+        let mut packet = message.to_bytes();
+        if packet.len() > MAX_PACKET {
+            let fault = Fault::new("answer", b"", libc::EMSGSIZE);
+            packet = Message {
+                id: message.id,
+                body: Answer::Failed {
+                    failure: fault.at(Stage::Request),
+                },
+            }
+            .to_bytes();
+        }
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        socket::send(self.socket.as_fd(), &packet, &fds)
+    }
+}
+
+impl Supervisor {
+    pub(super) fn accept(&mut self) {
+        let Ok(socket) = socket::accept(self.listener.as_fd()) else {
+            return;
+        };
+        // The directory's permissions keep others out already; this holds if they were wrong.
+        if socket::peer_uid(socket.as_fd()) != Ok(process::own_uid()) {
+            return;
+        }
+        let serial = self.serials.next();
+        if self
+            .epoll
+            .add(socket.as_fd(), Source::Connection(serial).token())
+            .is_ok()
+        {
+            self.connections.push(Connection {
+                serial,
+                socket,
+                greeted: false,
+            });
+        }
+    }
+
+    /// Takes one request, so that nobody's stream of them starves the others.
+    pub(super) fn receive(&mut self, serial: u32) {
+        let Some(connection) = self
+            .connections
+            .iter()
+            .find(|connection| connection.serial == serial)
+        else {
+            return;
+        };
+        let packet = self.packet.bytes();
+        let received = match socket::receive(connection.socket.as_fd(), packet) {
+            Err(Errno(libc::EAGAIN | libc::EINTR)) => return,
+            Err(_) => return self.close_connection(serial),
+            Ok(received) if received.length == 0 => return self.close_connection(serial),
+            Ok(received) => received,
+        };
+        let bytes = &packet[..received.length];
+        let asker = Asker {
+            connection: serial,
+            request: RequestId::get(&mut Reader::new(bytes)).unwrap_or(0),
+        };
+        let request = if received.truncated {
+            Err(DecodeError::Truncated)
+        } else {
+            Message::<Request>::from_bytes(bytes)
+        };
+        if received.length > PACKET_KEPT {
+            self.packet.release();
+        }
+        match request {
+            Ok(message) => self.handle(asker, message.body, received.fds),
+            Err(error) => {
+                let fault = Fault::new(
+                    "decode request",
+                    error.to_string().as_bytes(),
+                    libc::EBADMSG,
+                );
+                self.answer(
+                    asker,
+                    Answer::Failed {
+                        failure: fault.at(Stage::Request),
+                    },
+                    &[],
+                );
+            }
+        }
+    }
+
+    /// Forgets a connection, and kills the execs that nobody waits for any more.
+    pub(super) fn close_connection(&mut self, serial: u32) {
+        let Some(index) = self
+            .connections
+            .iter()
+            .position(|connection| connection.serial == serial)
+        else {
+            return;
+        };
+        let connection = self.connections.swap_remove(index);
+        self.epoll.remove(connection.socket.as_fd());
+        drop(connection);
+        for execution in self
+            .executions
+            .iter()
+            .filter(|execution| execution.owner == serial)
+        {
+            process::kill_group(execution.pid);
+        }
+        for birth in self.births.iter().filter(|birth| birth.is_exec_of(serial)) {
+            let _ = process::signal(birth.pidfd.as_fd(), libc::SIGKILL);
+        }
+        if matches!(self.phase, Phase::New) {
+            self.phase = Phase::Ending(None);
+        }
+    }
+}
+
+/// A packet longer than this has touched pages of the buffer that are not worth keeping.
+const PACKET_KEPT: usize = 4096;

@@ -1,0 +1,168 @@
+//! The loop: connections, births, exits and logs, each served when it has something, none waiting for another.
+
+mod births;
+mod connection;
+mod exits;
+mod logs;
+mod processes;
+mod requests;
+mod source;
+mod starts;
+
+use crate::fault::{Fault, OrFault};
+use crate::log::Buffers;
+use crate::sandbox::Sandbox;
+use crate::sys::event::{self, Epoll};
+use crate::sys::memory::Region;
+use births::Birth;
+use connection::Connection;
+use podwright_pause::protocol::{Answer, MAX_PACKET, Message};
+use processes::{Container, Execution};
+use source::{Serial, Source};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// How long logs must be quiet before their buffers' pages are given back, in milliseconds.
+const QUIET_MS: i32 = 1000;
+
+/// All that pause knows.
+pub(crate) struct Supervisor {
+    epoll: Epoll,
+    listener: OwnedFd,
+    signals: OwnedFd,
+    /// pause's own PID namespace, to come back to.
+    pid_namespace: OwnedFd,
+    serials: Serial,
+    connections: Vec<Connection>,
+    births: Vec<Birth>,
+    containers: Vec<Container>,
+    executions: Vec<Execution>,
+    phase: Phase,
+    buffers: Buffers,
+    packet: Region,
+}
+
+/// A pause's life.
+enum Phase {
+    /// Before `Init`.
+    New,
+    /// The pod is up.
+    Made(Sandbox),
+    /// `Shutdown` was asked, or the sandbox could not be made; ends when all processes have.
+    Ending(Option<Sandbox>),
+}
+
+impl Supervisor {
+    /// `listener` is the pod's socket, `signals` readable on SIGCHLD.
+    pub(crate) fn new(listener: OwnedFd, signals: OwnedFd) -> Result<Self, Fault> {
+        let epoll = Epoll::new().or_fault("epoll_create1", b"")?;
+        crate::sys::file::set_nonblocking(listener.as_fd()).or_fault("fcntl", b"listener")?;
+        epoll
+            .add(listener.as_fd(), Source::Listener.token())
+            .or_fault("epoll_ctl", b"listener")?;
+        epoll
+            .add(signals.as_fd(), Source::Signals.token())
+            .or_fault("epoll_ctl", b"signalfd")?;
+        let pid_namespace = std::fs::File::open("/proc/self/ns/pid")
+            .or_fault("open", b"/proc/self/ns/pid")?
+            .into();
+        Ok(Self {
+            epoll,
+            listener,
+            signals,
+            pid_namespace,
+            serials: Serial::default(),
+            connections: Vec::new(),
+            births: Vec::new(),
+            containers: Vec::new(),
+            executions: Vec::new(),
+            phase: Phase::New,
+            buffers: Buffers::new().or_fault("mmap", b"")?,
+            packet: Region::new(MAX_PACKET).or_fault("mmap", b"")?,
+        })
+    }
+
+    /// Serves until the pod is shut down.
+    pub(crate) fn run(mut self) -> Result<(), Fault> {
+        while !self.has_ended() {
+            let timeout = if self.buffers.are_used() {
+                QUIET_MS
+            } else {
+                -1
+            };
+            let ready = self.epoll.wait(timeout);
+            for token in ready.tokens() {
+                self.serve(Source::from_token(token));
+            }
+            self.buffers.release_when_quiet();
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, source: Source) {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Signals => {
+                event::drain_signals(self.signals.as_fd());
+                self.reap();
+            }
+            Source::Connection(serial) => self.receive(serial),
+            Source::Birth(serial) => self.hear(serial),
+            Source::Log(serial, stream) => self.copy_log(serial, stream),
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        match &self.phase {
+            Phase::New | Phase::Made(_) => false,
+            Phase::Ending(sandbox) => {
+                let init = sandbox
+                    .as_ref()
+                    .is_some_and(|sandbox| sandbox.init.is_some());
+                let running = self
+                    .containers
+                    .iter()
+                    .any(|container| container.pidfd().is_some());
+                !init && !running && self.births.is_empty() && self.executions.is_empty()
+            }
+        }
+    }
+
+    /// Tells every daemon that has introduced itself.
+    fn tell_all(&mut self, answer: Answer) {
+        let message = Message {
+            id: 0,
+            body: answer,
+        };
+        let failed: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|connection| connection.greeted && connection.send(&message, &[]).is_err())
+            .map(|connection| connection.serial)
+            .collect();
+        failed
+            .into_iter()
+            .for_each(|serial| self.close_connection(serial));
+    }
+
+    fn answer(&mut self, asker: connection::Asker, answer: Answer, fds: &[OwnedFd]) {
+        let Some(connection) = self
+            .connections
+            .iter()
+            .find(|connection| connection.serial == asker.connection)
+        else {
+            return;
+        };
+        if connection
+            .send(
+                &Message {
+                    id: asker.request,
+                    body: answer,
+                },
+                fds,
+            )
+            .is_err()
+        {
+            self.close_connection(asker.connection);
+        }
+    }
+}

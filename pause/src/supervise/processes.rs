@@ -1,0 +1,63 @@
+//! The processes that run, and containers that have ended.
+
+use crate::log::{LogFile, Stream};
+use podwright_pause::protocol::{ContainerEntry, Exit};
+use podwright_pause::wire::Bytes;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A container, from its launch until it is forgotten.
+pub(super) struct Container {
+    /// Its log sources' number.
+    pub(super) serial: u32,
+    pub(super) id: Bytes,
+    pub(super) pid: u32,
+    pub(super) started_at: i64,
+    pub(super) life: Life,
+    pub(super) log: Option<LogFile>,
+    /// Those that have not ended; other processes may keep them open past the container's exit.
+    pub(super) streams: Vec<Stream>,
+    /// Held so that reading does not end.
+    #[allow(dead_code)] // held, not used
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) terminal: Option<OwnedFd>,
+}
+
+/// A container runs until its first process has ended.
+pub(super) enum Life {
+    Running { pidfd: OwnedFd },
+    Exited(Exit),
+}
+
+impl Container {
+    /// Its first process, while that runs.
+    pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.life {
+            Life::Running { pidfd } => Some(pidfd.as_fd()),
+            Life::Exited(_) => None,
+        }
+    }
+
+    pub(super) fn entry(&self) -> ContainerEntry {
+        let exit = match &self.life {
+            Life::Running { .. } => None,
+            Life::Exited(exit) => Some(exit.clone()),
+        };
+        ContainerEntry {
+            id: self.id.clone(),
+            pid: self.pid,
+            started_at: self.started_at,
+            exit,
+        }
+    }
+}
+
+/// A running exec.
+pub(super) struct Execution {
+    /// The daemon's number for it.
+    pub(super) number: u64,
+    pub(super) pid: u32,
+    pub(super) pidfd: OwnedFd,
+    /// The connection that asked for it.
+    pub(super) owner: u32,
+    pub(super) terminal: Option<OwnedFd>,
+}

@@ -1,0 +1,170 @@
+//! epoll(7) and signalfd(2).
+#![allow(unsafe_code)] // raw system calls
+
+use super::{Result, check};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// An epoll instance. Every source is watched for input, level-triggered, and carries a number of the caller's.
+pub(crate) struct Epoll(OwnedFd);
+
+/// The most events taken at once.
+const BATCH: usize = 32;
+
+/// The numbers of the sources that are ready.
+pub(crate) struct Ready {
+    events: [libc::epoll_event; BATCH],
+    count: usize,
+}
+
+impl Ready {
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
+        self.events.iter().take(self.count).map(|event| event.u64)
+    }
+}
+
+impl Epoll {
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: takes no pointers; a non-negative result is a new descriptor that nobody else owns.
+        unsafe {
+            let fd = check(libc::syscall(libc::SYS_epoll_create1, libc::EPOLL_CLOEXEC))?;
+            Ok(Self(OwnedFd::from_raw_fd(fd as i32)))
+        }
+    }
+
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: token,
+        };
+        // SAFETY: `event` is read during the call only.
+        check(
+            unsafe {
+                libc::epoll_ctl(
+                    self.0.as_raw_fd(),
+                    libc::EPOLL_CTL_ADD,
+                    fd.as_raw_fd(),
+                    &mut event,
+                )
+            }
+            .into(),
+        )?;
+        Ok(())
+    }
+
+    /// Must precede the closing of a descriptor that children may still hold: epoll watches the open file, not the number.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        // An error means that it was not watched, which is what is wanted.
+        // SAFETY: EPOLL_CTL_DEL ignores the event pointer (Linux 2.6.9).
+        unsafe {
+            libc::epoll_ctl(
+                self.0.as_raw_fd(),
+                libc::EPOLL_CTL_DEL,
+                fd.as_raw_fd(),
+                std::ptr::null_mut(),
+            )
+        };
+    }
+
+    /// Waits until a source is ready, or for `timeout_ms` (-1: for ever). Interrupted is as good as nothing ready.
+    pub(crate) fn wait(&self, timeout_ms: i32) -> Ready {
+        let mut ready = Ready {
+            events: [libc::epoll_event { events: 0, u64: 0 }; BATCH],
+            count: 0,
+        };
+        // SAFETY: the kernel writes at most BATCH events into the array, which outlives the call.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.0.as_raw_fd(),
+                ready.events.as_mut_ptr(),
+                BATCH as i32,
+                timeout_ms,
+            )
+        };
+        ready.count = usize::try_from(count).unwrap_or(0);
+        ready
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The kernel's signal set, whose size system calls ask for.
+const SIGSET_BYTES: usize = 8;
+
+/// Blocks every signal that can be blocked and gives a descriptor that is readable on SIGCHLD.
+pub(crate) fn block_signals() -> Result<OwnedFd> {
+    let all: u64 = !0;
+    let child: u64 = 1 << (libc::SIGCHLD - 1);
+    // SAFETY: both masks are 8 bytes, as the size says, and are read during the calls only; the descriptor is new.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &all,
+            std::ptr::null::<u64>(),
+            SIGSET_BYTES,
+        ))?;
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        let fd = check(libc::syscall(
+            libc::SYS_signalfd4,
+            -1,
+            &child,
+            SIGSET_BYTES,
+            flags,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+/// Unblocks every signal.
+pub(crate) fn unblock_signals() -> Result<()> {
+    let none: u64 = 0;
+    // SAFETY: the mask is 8 bytes, as the size says, and read during the call only.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &none,
+            std::ptr::null::<u64>(),
+            SIGSET_BYTES,
+        ))?;
+    }
+    Ok(())
+}
+
+/// Gives every signal its default action: an ignored signal would stay ignored across exec.
+pub(crate) fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no code. SIGKILL, SIGSTOP and libc's own signals are refused, and have no action to reset.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Has the kernel reap every child by itself: sigaction(2), SIGCHLD with SIG_IGN.
+pub(crate) fn ignore_child_exits() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Takes what a signalfd holds. That it was readable is all that matters: waitid(2) tells the rest.
+pub(crate) fn drain_signals(fd: BorrowedFd<'_>) {
+    let mut info = MaybeUninit::<[libc::signalfd_siginfo; 4]>::uninit();
+    let size = size_of_val(&info);
+    // SAFETY: the kernel writes at most `size` bytes into `info`, which nobody reads.
+    while unsafe { libc::read(fd.as_raw_fd(), info.as_mut_ptr().cast(), size) } == size as isize {}
+}
+
+/// Sleeps until a signal ends the process.
+pub(crate) fn sleep_for_ever() -> ! {
+    loop {
+        // SAFETY: without descriptors, timeout and mask, ppoll(2) touches no memory.
+        unsafe {
+            let null = std::ptr::null::<u8>();
+            libc::syscall(libc::SYS_ppoll, null, 0, null, null, SIGSET_BYTES);
+        }
+    }
+}

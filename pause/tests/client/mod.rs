@@ -1,0 +1,296 @@
+//! What the tests speak to pause with: starts it as the daemon does, and waits for events with a deadline.
+#![allow(dead_code)] // each test binary uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
+pub mod plans;
+pub mod root;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{
+    Backlog, ControlMessage, ControlMessageOwned, bind, connect, listen, recvmsg, sendmsg, socket,
+};
+use podwright_pause::plan::LaunchPlan;
+use podwright_pause::protocol::*;
+use podwright_pause::wire::{Bytes, Wire};
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// No event that a test waits for takes longer on a sound machine, however busy.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A pause of the test's own, killed with all of its containers when dropped.
+pub struct Pause {
+    pub process: Child,
+    pub dir: tempfile::TempDir,
+}
+
+impl Pause {
+    pub fn start() -> Self {
+        Self::start_binary(
+            &std::env::var("PAUSE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_pause").into()),
+        )
+    }
+
+    pub fn start_binary(binary: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
+        bind(
+            listener.as_raw_fd(),
+            &UnixAddr::new(&dir.path().join("socket")).unwrap(),
+        )
+        .unwrap();
+        listen(&listener, Backlog::new(16).unwrap()).unwrap();
+        let process = Command::new(binary)
+            .stdin(Stdio::from(listener))
+            .spawn()
+            .unwrap();
+        Self { process, dir }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn connect(&self) -> Client {
+        let socket = socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
+        connect(
+            socket.as_raw_fd(),
+            &UnixAddr::new(&self.path("socket")).unwrap(),
+        )
+        .unwrap();
+        Client {
+            socket,
+            next: 0,
+            told: VecDeque::new(),
+        }
+    }
+
+    /// A connection that has said Hello.
+    pub fn client(&self) -> Client {
+        let mut client = self.connect();
+        let (answer, _) = client.ask(&Request::Hello { version: VERSION }, &[]);
+        assert!(
+            matches!(
+                answer,
+                Answer::Hello {
+                    version: VERSION,
+                    ..
+                }
+            ),
+            "{answer:?}"
+        );
+        client
+    }
+
+    /// A pause whose sandbox is made.
+    pub fn ready(sandbox: SandboxPlan) -> (Self, Client) {
+        let pause = Self::start();
+        let mut client = pause.client();
+        let (answer, _) = client.ask(&Request::Init { sandbox }, &[]);
+        assert!(matches!(answer, Answer::Ready { .. }), "{answer:?}");
+        (pause, client)
+    }
+
+    pub fn log(&self, name: &str) -> File {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path(name))
+            .unwrap()
+    }
+
+    pub fn log_text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Waits until pause has ended by itself.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let mut status = None;
+        until("pause ends", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Polls for what no descriptor tells.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < DEADLINE, "not in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
+pub struct Client {
+    socket: OwnedFd,
+    next: u64,
+    told: VecDeque<Answer>,
+}
+
+impl Client {
+    pub fn send_raw(&self, bytes: &[u8], fds: &[RawFd]) {
+        let control = [ControlMessage::ScmRights(fds)];
+        let control = if fds.is_empty() {
+            &[][..]
+        } else {
+            &control[..]
+        };
+        sendmsg::<()>(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+        .unwrap();
+    }
+
+    /// The next message; None when pause has closed.
+    pub fn receive(&self) -> Option<(Message<Answer>, Vec<OwnedFd>)> {
+        let mut poll = [nix::poll::PollFd::new(
+            self.socket.as_fd(),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        let ready = nix::poll::poll(&mut poll, DEADLINE.as_millis() as u16).unwrap();
+        assert!(ready > 0, "no answer in time");
+        let mut bytes = vec![0; MAX_PACKET];
+        let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+        let (length, fds) = {
+            let mut iov = [IoSliceMut::new(&mut bytes)];
+            let got = match recvmsg::<()>(
+                self.socket.as_raw_fd(),
+                &mut iov,
+                Some(&mut control),
+                MsgFlags::MSG_CMSG_CLOEXEC,
+            ) {
+                Err(nix::errno::Errno::ECONNRESET) => return None,
+                got => got.unwrap(),
+            };
+            let mut fds = Vec::new();
+            for message in got.cmsgs().unwrap() {
+                if let ControlMessageOwned::ScmRights(raw) = message {
+                    #[allow(unsafe_code)]
+                    // SAFETY: the kernel has just made these descriptors for us.
+                    fds.extend(
+                        raw.into_iter()
+                            .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                    );
+                }
+            }
+            (got.bytes, fds)
+        };
+        (length > 0).then(|| (Message::from_bytes(&bytes[..length]).unwrap(), fds))
+    }
+
+    pub fn send(&mut self, request: &Request, fds: &[RawFd]) -> u64 {
+        self.next += 1;
+        self.send_raw(
+            &Message {
+                id: self.next,
+                body: request.clone(),
+            }
+            .to_bytes(),
+            fds,
+        );
+        self.next
+    }
+
+    pub fn ask(&mut self, request: &Request, fds: &[RawFd]) -> (Answer, Vec<OwnedFd>) {
+        let id = self.send(request, fds);
+        self.answer_to(id)
+    }
+
+    pub fn answer_to(&mut self, id: u64) -> (Answer, Vec<OwnedFd>) {
+        loop {
+            let (message, fds) = self.receive().expect("pause closed the connection");
+            match message.id {
+                0 => self.told.push_back(message.body),
+                got => {
+                    assert_eq!(got, id);
+                    return (message.body, fds);
+                }
+            }
+        }
+    }
+
+    /// Waits for an exit.
+    pub fn exit_of(&mut self, wanted: &Target) -> Exit {
+        loop {
+            let told = match self.told.pop_front() {
+                Some(told) => told,
+                None => {
+                    let (message, _) = self.receive().expect("pause closed the connection");
+                    assert_eq!(message.id, 0, "{message:?}");
+                    message.body
+                }
+            };
+            match told {
+                Answer::Exited { target, exit } if target == *wanted => return exit,
+                _ => {}
+            }
+        }
+    }
+
+    pub fn launch(&mut self, id: &str, plan: &LaunchPlan, log: &File) -> Result<u32, Failure> {
+        let plan = PlanBytes::Inline {
+            plan: Bytes(plan.to_bytes()),
+        };
+        let request = Request::Launch {
+            container: id.into(),
+            plan,
+        };
+        launched(self.ask(&request, &[log.as_raw_fd()]).0)
+    }
+
+    /// Launches, waits for the end, and gives the log's text.
+    pub fn run(&mut self, pause: &Pause, id: &str, plan: &LaunchPlan) -> (Exit, String) {
+        self.launch(id, plan, &pause.log(id)).unwrap();
+        let exit = self.exit_of(&container(id));
+        (exit, texts(&pause.log_text(id)))
+    }
+}
+
+pub fn launched(answer: Answer) -> Result<u32, Failure> {
+    match answer {
+        Answer::Launched { pid, .. } => Ok(pid),
+        Answer::Failed { failure } => Err(failure),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn container(id: &str) -> Target {
+    Target::Container { id: id.into() }
+}
+
+/// A log's texts without their prefixes.
+pub fn texts(log: &str) -> String {
+    log.lines()
+        .map(|line| format!("{}\n", line.splitn(4, ' ').nth(3).unwrap()))
+        .collect()
+}
