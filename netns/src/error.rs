@@ -62,6 +62,15 @@ pub enum NetworkError {
         #[source]
         source: NetlinkError,
     },
+    /// Whether a link is there could not be found out.
+    #[error("look for the link {link}")]
+    Link {
+        /// The link.
+        link: LinkName,
+        /// What the system said.
+        #[source]
+        errno: nix::errno::Errno,
+    },
     /// The text is no pod id.
     #[error("{pod:?} is no pod id: 64 lower-case hexadecimal digits are wanted")]
     PodId {

@@ -97,7 +97,7 @@ impl Network {
         let mut addresses: Vec<crate::address::IpNet> = Vec::with_capacity(state.pools.len());
         for place in 0..state.pools.len() {
             // When the kernel does not say that a link has gone, it is taken to be there.
-            let is_gone = |name: &LinkName| matches!(link::find(&*self.route(), name), Ok(None));
+            let is_gone = |name: &LinkName| matches!(link::exists(name), Ok(false));
             match state.pools[place].give(is_gone) {
                 Ok((address, holder)) => {
                     addresses.push(address);

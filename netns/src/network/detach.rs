@@ -23,9 +23,7 @@ impl Network {
     /// (given nftables for bridges), and its addresses are not given again before its link is gone.
     pub fn detach(&self, pod: &str) -> Result<(), NetworkError> {
         let Some(attachment) = self.attachment(pod) else { return Ok(()) };
-        let found = link::find(&*self.route(), &attachment.host_link)
-            .map_err(NetworkError::kernel(format!("look for the link of pod {pod}")))?;
-        let lingering = found.map(|_| &attachment.host_link);
+        let lingering = is_there(&attachment.host_link)?.then_some(&attachment.host_link);
         self.remove_elements(pod, &attachment, lingering)?;
         self.records.remove(pod)?;
         self.release(pod, &attachment, lingering);
@@ -86,21 +84,23 @@ impl Network {
         let count = self.state().lingering.len().min(most);
         for _ in 0..count {
             let Some(name) = self.state().lingering.pop_front() else { break };
-            let action = || NetworkError::kernel(format!("look after the link {name} of a detached pod"));
-            let found = link::find(&*self.route(), &name);
-            let swept = match found {
-                Ok(None) => {
-                    self.remove_each(&self.installable(vec![Element::link(name.as_str())])).map(|()| true)
-                }
-                Ok(Some(_)) => Ok(false),
-                Err(error) => Err(error),
-            };
-            if !matches!(swept, Ok(true)) {
-                self.state().lingering.push_back(name.clone());
+            let is_swept = self.sweep_link(&name);
+            if !matches!(is_swept, Ok(true)) {
+                self.state().lingering.push_back(name);
             }
-            swept.map_err(action())?;
+            is_swept?;
         }
         Ok(())
+    }
+
+    /// Takes the filter from a link that is gone; whether it is.
+    fn sweep_link(&self, name: &LinkName) -> Result<bool, NetworkError> {
+        if is_there(name)? {
+            return Ok(false);
+        }
+        self.remove_each(&self.installable(vec![Element::link(name.as_str())]))
+            .map_err(NetworkError::kernel(format!("forget the link {name} of a detached pod")))?;
+        Ok(true)
     }
 
     /// Deletes a link; one that is not there is no error.
@@ -110,4 +110,8 @@ impl Network {
             result => result.map(drop).map_err(NetworkError::kernel(format!("delete the link {name}"))),
         }
     }
+}
+
+fn is_there(link: &LinkName) -> Result<bool, NetworkError> {
+    link::exists(link).map_err(|errno| NetworkError::Link { link: link.clone(), errno })
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
 use crate::address::MacAddress;
 use crate::config::LinkName;
@@ -16,6 +17,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -82,6 +85,7 @@ impl Veth<'_> {
             message.put(IFLA_MTU, &mtu.to_ne_bytes());
         }
         message.put(IFLA_MASTER, &self.bridge.to_ne_bytes());
+        put_one_queue(&mut message);
         message.nest(IFLA_LINKINFO, |info| {
             info.put_text(IFLA_INFO_KIND, "veth");
             info.put_nested(IFLA_INFO_DATA, |data| {
@@ -89,6 +93,7 @@ impl Veth<'_> {
                     peer.put_raw(&header(0, State::Unchanged));
                     peer.put_text(IFLA_IFNAME, "eth0");
                     peer.put(IFLA_ADDRESS, &self.mac.0);
+                    put_one_queue(peer);
                     peer.put(IFLA_NET_NS_FD, &self.namespace.as_raw_fd().to_ne_bytes());
                     if let Some(mtu) = self.mtu {
                         peer.put(IFLA_MTU, &mtu.to_ne_bytes());
@@ -110,6 +115,12 @@ impl Veth<'_> {
             })
             .nest(IFLA_AF_SPEC, put_no_generated_addresses)
     }
+}
+
+/// veth makes a queue for each possible processor, with two sysfs objects each, and uses but the first unless XDP is on.
+fn put_one_queue(message: &mut Message) {
+    message.put(IFLA_NUM_TX_QUEUES, &1u32.to_ne_bytes());
+    message.put(IFLA_NUM_RX_QUEUES, &1u32.to_ne_bytes());
 }
 
 fn put_no_generated_addresses(families: &mut Message) {
@@ -196,6 +207,16 @@ pub(crate) fn find(socket: impl AsFd, name: &LinkName) -> Result<Option<Link>, N
     }
 }
 
+/// Whether there is a link of this name in the calling thread's namespace. Unlike rtnetlink, the ioctl (netdevice(7))
+/// does not wait for the kernel's one lock of all links, which the deletion of namespaces holds for milliseconds.
+pub(crate) fn exists(name: &LinkName) -> Result<bool, Errno> {
+    match if_nametoindex(name.as_str()) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENODEV | Errno::ENXIO) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// All links that belong to the bridge with this index.
 pub(crate) fn ports(socket: impl AsFd, bridge: u32) -> Result<Vec<Link>, NetlinkError> {
     let request = Message::new(libc::RTM_GETLINK, 0, &header(0, State::Unchanged), "list the bridge's links")
@@ -275,17 +296,19 @@ mod tests {
         let [d0, d1, d2, d3] = null.as_raw_fd().to_ne_bytes();
         #[rustfmt::skip]
         assert_eq!(veth.create().encoded(), [
-            120, 0, 0, 0, 16, 0, 0x01, 0x06, 0, 0, 0, 0, 0, 0, 0, 0, // RTM_NEWLINK, REQUEST|EXCL|CREATE
+            152, 0, 0, 0, 16, 0, 0x01, 0x06, 0, 0, 0, 0, 0, 0, 0, 0, // RTM_NEWLINK, REQUEST|EXCL|CREATE
             0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0,          // up
             8, 0, 3, 0, b'p', b'w', b'1', 0,
             8, 0, 10, 0, 7, 0, 0, 0,                                 // master
-            72, 0, 18, 0x80,                                         // linkinfo
+            8, 0, 31, 0, 1, 0, 0, 0, 8, 0, 32, 0, 1, 0, 0, 0,        // one queue
+            88, 0, 18, 0x80,                                         // linkinfo
             9, 0, 1, 0, b'v', b'e', b't', b'h', 0, 0, 0, 0,
-            56, 0, 2, 0x80,                                          // data
-            52, 0, 1, 0x80,                                          // peer
+            72, 0, 2, 0x80,                                          // data
+            68, 0, 1, 0x80,                                          // peer
             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
             9, 0, 3, 0, b'e', b't', b'h', b'0', 0, 0, 0, 0,
             10, 0, 1, 0, 1, 2, 3, 4, 5, 6, 0, 0,
+            8, 0, 31, 0, 1, 0, 0, 0, 8, 0, 32, 0, 1, 0, 0, 0,
             8, 0, 28, 0, d0, d1, d2, d3,
         ]);
     }
