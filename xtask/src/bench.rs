@@ -24,7 +24,10 @@ impl Bench {
         setup::run(setup::Need::Everything)?;
         programs::run(&mut workspace::build(Profile::Release))?;
         let mut bench = Command::new(workspace::program(Profile::Release, "bench"));
-        bench.env("PODWRIGHT_BINARY", workspace::program(Profile::Release, "podwright"));
+        bench.env(
+            "PODWRIGHT_BINARY",
+            workspace::program(Profile::Release, "podwright"),
+        );
         if let Some(against) = self.against {
             bench.args(["--against", &against]);
         }

@@ -25,8 +25,14 @@ impl Counts {
     /// One check that did or did not hold.
     pub(crate) fn of(result: &Result<()>) -> Self {
         match result {
-            Ok(()) => Self { passed: 1, ..Self::default() },
-            Err(_) => Self { failed: 1, ..Self::default() },
+            Ok(()) => Self {
+                passed: 1,
+                ..Self::default()
+            },
+            Err(_) => Self {
+                failed: 1,
+                ..Self::default()
+            },
         }
     }
 }
@@ -54,7 +60,10 @@ impl Phases {
         let start = Instant::now();
         let counts = phase().unwrap_or_else(|error| {
             eprintln!("xtask: {name}: {error:#}");
-            Counts { failed: 1, ..Counts::default() }
+            Counts {
+                failed: 1,
+                ..Counts::default()
+            }
         });
         self.done.push((name, start.elapsed(), counts));
     }
@@ -100,14 +109,40 @@ mod tests {
     fn failures_and_skips_in_ci_fail_the_whole() {
         let counted = |counts: Counts| {
             let mut phases = Phases::default();
-            phases.count("a", || Ok(Counts { passed: 2, ..Counts::default() }));
+            phases.count("a", || {
+                Ok(Counts {
+                    passed: 2,
+                    ..Counts::default()
+                })
+            });
             phases.count("b", || Ok(counts));
             phases
         };
         assert!(counted(Counts::default()).finish(true).is_ok());
-        assert!(counted(Counts { failed: 1, ..Counts::default() }).finish(false).is_err());
-        assert!(counted(Counts { skipped: 1, ..Counts::default() }).finish(false).is_ok());
-        assert!(counted(Counts { skipped: 1, ..Counts::default() }).finish(true).is_err());
+        assert!(
+            counted(Counts {
+                failed: 1,
+                ..Counts::default()
+            })
+            .finish(false)
+            .is_err()
+        );
+        assert!(
+            counted(Counts {
+                skipped: 1,
+                ..Counts::default()
+            })
+            .finish(false)
+            .is_ok()
+        );
+        assert!(
+            counted(Counts {
+                skipped: 1,
+                ..Counts::default()
+            })
+            .finish(true)
+            .is_err()
+        );
     }
 
     #[test]
@@ -115,8 +150,20 @@ mod tests {
         let mut phases = Phases::default();
         phases.count("a", || bail!("no such program"));
         phases.check("b", || Ok(()));
-        assert_eq!(phases.done[0].2, Counts { failed: 1, ..Counts::default() });
-        assert_eq!(phases.done[1].2, Counts { passed: 1, ..Counts::default() });
+        assert_eq!(
+            phases.done[0].2,
+            Counts {
+                failed: 1,
+                ..Counts::default()
+            }
+        );
+        assert_eq!(
+            phases.done[1].2,
+            Counts {
+                passed: 1,
+                ..Counts::default()
+            }
+        );
         assert!(phases.finish(false).is_err());
     }
 }

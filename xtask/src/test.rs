@@ -13,9 +13,15 @@ use crate::{conformance, programs, setup};
 pub(crate) fn run() -> Result<()> {
     let mut phases = Phases::default();
     phases.check("set up", || setup::run(setup::Need::Everything));
-    phases.check("build", || programs::run(&mut workspace::build(Profile::Dev)));
-    phases.count("unit tests", || cargo_test(&["--workspace", "--exclude", "podwright-integration"]));
-    phases.count("integration tests", || cargo_test(&["--package", "podwright-integration"]));
+    phases.check("build", || {
+        programs::run(&mut workspace::build(Profile::Dev))
+    });
+    phases.count("unit tests", || {
+        cargo_test(&["--workspace", "--exclude", "podwright-integration"])
+    });
+    phases.count("integration tests", || {
+        cargo_test(&["--package", "podwright-integration"])
+    });
     phases.count("conformance", || conformance::suite(Profile::Dev, &[]));
     phases.finish(workspace::is_ci())
 }
@@ -25,7 +31,10 @@ fn cargo_test(arguments: &[&str]) -> Result<Counts> {
     let mut cargo = workspace::cargo(["test", "--locked", "--no-fail-fast"]);
     cargo.args(arguments);
     // The daemon under test, for those tests that start one.
-    cargo.env("PODWRIGHT_BINARY", workspace::program(Profile::Dev, "podwright"));
+    cargo.env(
+        "PODWRIGHT_BINARY",
+        workspace::program(Profile::Dev, "podwright"),
+    );
     counted(&mut cargo, parse_test_result)
 }
 
@@ -33,7 +42,10 @@ fn cargo_test(arguments: &[&str]) -> Result<Counts> {
 /// without having counted a failure (a test that does not compile, a crash) is one.
 pub(crate) fn counted(command: &mut Command, parse: fn(&str) -> Option<Counts>) -> Result<Counts> {
     let line = programs::line(command);
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {line}"))?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {line}"))?;
     let output = child.stdout.take().context("standard output is piped")?;
     let mut counts = Counts::default();
     for line in BufReader::new(output).lines() {
@@ -43,7 +55,9 @@ pub(crate) fn counted(command: &mut Command, parse: fn(&str) -> Option<Counts>) 
             counts += more;
         }
     }
-    let status = child.wait().with_context(|| format!("cannot wait for {line}"))?;
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for {line}"))?;
     if !status.success() && counts.failed == 0 {
         eprintln!("xtask: {line} failed ({status})");
         counts.failed = 1;
@@ -70,8 +84,12 @@ fn parse_figures(text: &str, separator: char) -> Option<Counts> {
     let mut counts = Counts::default();
     let mut both = (false, false);
     for part in text.split(separator) {
-        let Some((figure, what)) = part.trim().split_once(' ') else { continue };
-        let Ok(figure) = figure.parse::<u64>() else { continue };
+        let Some((figure, what)) = part.trim().split_once(' ') else {
+            continue;
+        };
+        let Ok(figure) = figure.parse::<u64>() else {
+            continue;
+        };
         match what {
             "passed" => (counts.passed, both.0) = (figure, true),
             "failed" => (counts.failed, both.1) = (figure, true),
@@ -89,16 +107,41 @@ mod tests {
     #[test]
     fn cargos_results_are_counted() {
         let line = "test result: FAILED. 24 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.23s";
-        assert_eq!(parse_test_result(line), Some(Counts { passed: 24, failed: 2, skipped: 1 }));
-        for other in ["running 3 tests", "test a::b ... ok", "test result: nonsense", "1 passed, 0 failed"] {
+        assert_eq!(
+            parse_test_result(line),
+            Some(Counts {
+                passed: 24,
+                failed: 2,
+                skipped: 1
+            })
+        );
+        for other in [
+            "running 3 tests",
+            "test a::b ... ok",
+            "test result: nonsense",
+            "1 passed, 0 failed",
+        ] {
             assert_eq!(parse_test_result(other), None, "{other}");
         }
     }
 
     #[test]
     fn our_programs_sums_are_counted() {
-        assert_eq!(parse_sum("107 passed, 0 failed"), Some(Counts { passed: 107, ..Counts::default() }));
-        assert_eq!(parse_sum("1 passed, 2 failed, 3 skipped"), Some(Counts { passed: 1, failed: 2, skipped: 3 }));
+        assert_eq!(
+            parse_sum("107 passed, 0 failed"),
+            Some(Counts {
+                passed: 107,
+                ..Counts::default()
+            })
+        );
+        assert_eq!(
+            parse_sum("1 passed, 2 failed, 3 skipped"),
+            Some(Counts {
+                passed: 1,
+                failed: 2,
+                skipped: 3
+            })
+        );
         assert_eq!(parse_sum("it passed, none failed"), None);
         assert_eq!(parse_sum("7 passed"), None);
     }
@@ -110,10 +153,26 @@ mod tests {
             command.args(["-c", script]);
             counted(&mut command, parse_sum).ok()
         };
-        let failed = Some(Counts { failed: 1, ..Counts::default() });
+        let failed = Some(Counts {
+            failed: 1,
+            ..Counts::default()
+        });
         assert_eq!(shell("exit 3"), failed);
         assert_eq!(shell("echo nothing"), failed);
-        assert_eq!(shell("echo 2 passed, 0 failed"), Some(Counts { passed: 2, ..Counts::default() }));
-        assert_eq!(shell("echo 2 passed, 0 failed; exit 1"), Some(Counts { passed: 2, failed: 1, skipped: 0 }));
+        assert_eq!(
+            shell("echo 2 passed, 0 failed"),
+            Some(Counts {
+                passed: 2,
+                ..Counts::default()
+            })
+        );
+        assert_eq!(
+            shell("echo 2 passed, 0 failed; exit 1"),
+            Some(Counts {
+                passed: 2,
+                failed: 1,
+                skipped: 0
+            })
+        );
     }
 }

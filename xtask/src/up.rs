@@ -20,16 +20,14 @@ impl Up {
     pub(crate) fn run(self) -> Result<()> {
         println!("[1/3] checking what this machine has");
         setup::run(setup::Need::Build)?;
-        let crictl = setup::crictl();
         println!("[2/3] building podwright (release)");
         programs::run(&mut workspace::build(Profile::Release))?;
         println!("[3/3] starting the node");
         let mut demo = Command::new(workspace::program(Profile::Release, "demo"));
-        demo.env("PODWRIGHT_BINARY", workspace::program(Profile::Release, "podwright"));
-        match crictl {
-            Ok(path) => drop(demo.arg("--crictl").arg(path)),
-            Err(error) => println!("without crictl: {error:#}"),
-        }
+        demo.env(
+            "PODWRIGHT_BINARY",
+            workspace::program(Profile::Release, "podwright"),
+        );
         if self.once {
             demo.arg("--once");
         }

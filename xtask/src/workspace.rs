@@ -64,7 +64,15 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
 
 /// The command that builds the daemon and the programs that drive it.
 pub(crate) fn build(profile: Profile) -> Command {
-    let mut command = cargo(["build", "--locked", "--package", "podwright", "--package", "podwright-integration", "--bins"]);
+    let mut command = cargo([
+        "build",
+        "--locked",
+        "--package",
+        "podwright",
+        "--package",
+        "podwright-integration",
+        "--bins",
+    ]);
     command.args(profile.flags());
     command
 }

@@ -54,7 +54,9 @@ const REQUIREMENTS: &[Requirement] = &[
 /// # Errors
 /// When something is missing that cannot be installed: no apt-get, no root, or apt-get failed.
 pub(super) fn install(need: Need) -> Result<()> {
-    let wanted = REQUIREMENTS.iter().filter(|r| r.need == Need::Build || need == Need::Everything);
+    let wanted = REQUIREMENTS
+        .iter()
+        .filter(|r| r.need == Need::Build || need == Need::Everything);
     let missing: Vec<_> = wanted.filter(|r| !(r.present)()).collect();
     if missing.is_empty() {
         return Ok(());
@@ -64,13 +66,22 @@ pub(super) fn install(need: Need) -> Result<()> {
     }
     let packages: Vec<_> = missing.iter().map(|r| r.package).collect();
     if programs::find("apt-get").is_none() {
-        bail!("this machine has no apt-get; install by its own means what these Debian packages bring: {}", packages.join(" "));
+        bail!(
+            "this machine has no apt-get; install by its own means what these Debian packages bring: {}",
+            packages.join(" ")
+        );
     }
     println!("installing {}", packages.join(" "));
     programs::run(&mut apt_get(&["update", "--quiet"]))?;
-    programs::run(apt_get(&["install", "--yes", "--quiet", "--no-install-recommends"]).args(&packages))?;
+    programs::run(
+        apt_get(&["install", "--yes", "--quiet", "--no-install-recommends"]).args(&packages),
+    )?;
     match missing.iter().find(|r| !(r.present)()) {
-        Some(still) => bail!("{} is installed, and yet the machine lacks {}", still.package, still.purpose),
+        Some(still) => bail!(
+            "{} is installed, and yet the machine lacks {}",
+            still.package,
+            still.purpose
+        ),
         None => Ok(()),
     }
 }
@@ -85,6 +96,8 @@ fn apt_get(arguments: &[&str]) -> Command {
         sudo.arg("apt-get");
         sudo
     };
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }

@@ -7,7 +7,6 @@ mod tools;
 
 use anyhow::Result;
 
-pub(crate) use go::crictl;
 pub(crate) use tools::cargo_deny;
 
 /// How much of it a command needs.

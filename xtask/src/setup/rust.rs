@@ -10,14 +10,29 @@ use crate::{programs, workspace};
 /// adds neither targets nor components to a toolchain that is there already.
 pub(super) fn install() -> Result<()> {
     let toolchain_file = workspace::root().join("rust-toolchain.toml");
-    let text = std::fs::read_to_string(&toolchain_file).with_context(|| format!("cannot read {}", toolchain_file.display()))?;
-    let wanted = Toolchain::parse(&text).with_context(|| format!("{} has no channel", toolchain_file.display()))?;
+    let text = std::fs::read_to_string(&toolchain_file)
+        .with_context(|| format!("cannot read {}", toolchain_file.display()))?;
+    let wanted = Toolchain::parse(&text)
+        .with_context(|| format!("{} has no channel", toolchain_file.display()))?;
     if wanted.is_installed() {
         return Ok(());
     }
-    println!("installing Rust {} with {}", wanted.channel, [&wanted.components[..], &wanted.targets[..]].concat().join(", "));
+    println!(
+        "installing Rust {} with {}",
+        wanted.channel,
+        [&wanted.components[..], &wanted.targets[..]]
+            .concat()
+            .join(", ")
+    );
     let mut rustup = Command::new("rustup");
-    rustup.args(["toolchain", "install", &wanted.channel, "--profile", "minimal", "--no-self-update"]);
+    rustup.args([
+        "toolchain",
+        "install",
+        &wanted.channel,
+        "--profile",
+        "minimal",
+        "--no-self-update",
+    ]);
     for component in &wanted.components {
         rustup.args(["--component", component]);
     }
@@ -38,7 +53,9 @@ impl Toolchain {
     /// Reads the file's few lines `key = "value"` and `key = ["value", …]`.
     fn parse(text: &str) -> Option<Self> {
         let values = |key: &str| -> Vec<String> {
-            let line = text.lines().find(|line| line.split('=').next().is_some_and(|k| k.trim() == key));
+            let line = text
+                .lines()
+                .find(|line| line.split('=').next().is_some_and(|k| k.trim() == key));
             let quoted = line.unwrap_or_default().split('"').skip(1).step_by(2);
             quoted.map(str::to_owned).collect()
         };
@@ -53,15 +70,21 @@ impl Toolchain {
         let listed = |what: &str| {
             let mut rustup = Command::new("rustup");
             rustup.args([what, "list", "--installed", "--toolchain", &self.channel]);
-            let output = rustup.output().ok().filter(|output| output.status.success());
+            let output = rustup
+                .output()
+                .ok()
+                .filter(|output| output.status.success());
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         };
         let (Some(components), Some(targets)) = (listed("component"), listed("target")) else {
             return false;
         };
         // Components are listed with the host's name behind: `clippy-x86_64-unknown-linux-gnu`.
-        self.components.iter().all(|c| components.lines().any(|l| l == c || l.starts_with(&format!("{c}-"))))
-            && self.targets.iter().all(|t| targets.lines().any(|l| l == t))
+        self.components.iter().all(|c| {
+            components
+                .lines()
+                .any(|l| l == c || l.starts_with(&format!("{c}-")))
+        }) && self.targets.iter().all(|t| targets.lines().any(|l| l == t))
     }
 }
 

@@ -14,8 +14,18 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     let program = root.join("bin/cargo-deny");
     if !program.exists() {
         println!("installing cargo-deny {CARGO_DENY}");
-        let mut cargo = workspace::cargo(["install", "--locked", "--version", CARGO_DENY, "cargo-deny", "--root"]);
-        cargo.arg(&root).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_LTO", "off");
+        let mut cargo = workspace::cargo([
+            "install",
+            "--locked",
+            "--version",
+            CARGO_DENY,
+            "cargo-deny",
+            "--root",
+        ]);
+        cargo
+            .arg(&root)
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off");
         // Everything else of the workspace is built there, too; its artifacts of release would be compiled twice.
         cargo.env("CARGO_TARGET_DIR", workspace::tools().join("build"));
         programs::run(&mut cargo)?;
