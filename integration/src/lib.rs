@@ -2,5 +2,8 @@
 
 pub mod cache;
 pub mod images;
+pub mod log;
+pub mod node;
+pub mod pod;
 pub mod registry;
 pub mod tools;

@@ -52,7 +52,7 @@ pub struct Program {
 
 impl Program {
     /// The action for the next request. After the last term the program is off.
-    pub fn next(&mut self) -> Action {
+    pub fn take(&mut self) -> Action {
         while let Some((count, action)) = self.terms.first_mut() {
             match count {
                 Count::Endless => return action.clone(),
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn terms_follow_each_other() {
         let mut program: Program = "1*truncate(1000)->2*status(503)->off".parse().unwrap();
-        let taken: Vec<_> = (0..5).map(|_| program.next()).collect();
+        let taken: Vec<_> = (0..5).map(|_| program.take()).collect();
         assert_eq!(
             taken,
             [
@@ -155,7 +155,7 @@ mod tests {
     fn a_finished_program_is_off() {
         let mut program: Program = "1*drop".parse().unwrap();
         assert_eq!(
-            (program.next(), program.next()),
+            (program.take(), program.take()),
             (Action::Drop, Action::Off)
         );
     }
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn arguments_may_hold_anything() {
         let mut program: Program = "redirect(http://a/b?c=*d)".parse().unwrap();
-        assert_eq!(program.next(), Action::Redirect("http://a/b?c=*d".into()));
+        assert_eq!(program.take(), Action::Redirect("http://a/b?c=*d".into()));
     }
 
     #[test]

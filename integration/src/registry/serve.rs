@@ -111,7 +111,7 @@ impl Shared {
         let path = request.uri().path();
         let applies = |(part, _): &&mut (String, Program)| path.contains(part.as_str());
         match self.rules.iter_mut().find(applies) {
-            Some((_, program)) => program.next(),
+            Some((_, program)) => program.take(),
             None => Action::Off,
         }
     }

@@ -1,0 +1,242 @@
+//! A private `podwright runtime`.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, OpenOptions},
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use podwright_cri_api::client::{self, Client};
+use tokio::{
+    net::UnixDatagram,
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::{DEADLINE, Slot, reclaim};
+use crate::registry::Registry;
+
+/// The environment variable that names the program under test.
+const VARIABLE: &str = "PODWRIGHT_BINARY";
+
+/// A daemon with directories, socket, network and cgroups of its own. When it is dropped,
+/// everything of it is killed and removed.
+#[derive(Debug)]
+pub struct Daemon {
+    slot: Slot,
+    child: Option<Child>,
+    client: Client,
+}
+
+impl Daemon {
+    /// Starts a daemon that pulls from `registry`, and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// When the program is not built, or ends or hangs before it is ready; with its log.
+    pub async fn start(registry: &Registry) -> Result<Self> {
+        let slot = Slot::take()?;
+        registry.write_hosts(&slot.path("hosts"))?;
+        fs::write(slot.path("podwright.toml"), configuration(&slot))?;
+        let child = launch(&slot).await?;
+        let client = client::connect(slot.path("run/cri.sock"))
+            .await
+            .with_context(|| format!("connecting to the daemon that said READY\n{}", log(&slot)))?;
+        Ok(Self {
+            slot,
+            child: Some(child),
+            client,
+        })
+    }
+
+    /// Starts the daemon again after it was killed or terminated, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn restart(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "the daemon still runs");
+        self.child = Some(launch(&self.slot).await?);
+        Ok(())
+    }
+
+    /// SIGKILL, and waits for its end. Pods run on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill9(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the daemon does not run")?;
+        child.kill().await.context("killing the daemon")
+    }
+
+    /// SIGTERM, and waits for its orderly end. Pods run on.
+    ///
+    /// # Errors
+    /// When it does not run, does not end, or ends with a failure.
+    pub async fn terminate(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the daemon does not run")?;
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .context("it has ended")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+        let status = timeout(DEADLINE, child.wait()).await.with_context(|| {
+            format!("the daemon does not end at SIGTERM\n{}", log(&self.slot))
+        })??;
+        ensure!(
+            status.success(),
+            "the daemon ended with {status}\n{}",
+            log(&self.slot)
+        );
+        Ok(())
+    }
+
+    /// A connection; calls after a restart connect anew.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Names and directories.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// The CRI socket.
+    pub fn socket(&self) -> PathBuf {
+        self.slot.path("run/cri.sock")
+    }
+
+    /// The daemon's process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref()?.id()
+    }
+
+    /// What it has logged since its first start.
+    pub fn log(&self) -> String {
+        log(&self.slot)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.start_kill();
+            // A child of ours is only gone when it is reaped, and a drop cannot await that.
+            let end = Instant::now() + Duration::from_secs(10);
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        if let Err(error) = reclaim::reclaim(&self.slot) {
+            eprintln!("clearing up after a test: {error:#}");
+        }
+    }
+}
+
+/// The configuration file: everything that could collide with another daemon's.
+fn configuration(slot: &Slot) -> String {
+    let path = |below: &str| slot.path(below).display().to_string();
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "[paths]\nstate = {:?}\nrun = {:?}",
+        path("state"),
+        path("run")
+    );
+    let _ = writeln!(text, "[server]\nsocket = {:?}", path("run/cri.sock"));
+    let _ = writeln!(
+        text,
+        "[network]\nbridge = {:?}\nsubnets = {:?}",
+        slot.bridge(),
+        slot.subnets()
+    );
+    let _ = writeln!(text, "table = {:?}", slot.table());
+    let _ = writeln!(text, "[cgroup]\nroot = {:?}", slot.cgroup());
+    let _ = writeln!(text, "[registry]\nconfig_dirs = [{:?}]", path("hosts"));
+    let _ = writeln!(text, "[log]\nlevel = \"info\"");
+    text
+}
+
+async fn launch(slot: &Slot) -> Result<Child> {
+    let notify = slot.path("notify.sock");
+    let _ = fs::remove_file(&notify);
+    let ready =
+        UnixDatagram::bind(&notify).with_context(|| format!("binding {}", notify.display()))?;
+    let stderr = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(slot.path("daemon.log"))?;
+    let program = program()?;
+    let mut child = Command::new(&program)
+        .args(["runtime", "--config"])
+        .arg(slot.path("podwright.toml"))
+        .env("NOTIFY_SOCKET", &notify)
+        .stdin(Stdio::null())
+        .stdout(stderr.try_clone()?)
+        .stderr(stderr)
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))?;
+    let said_ready = timeout(DEADLINE, async {
+        tokio::select! {
+            received = wait_ready(&ready) => received,
+            status = child.wait() => {
+                let status = status?;
+                bail!("it ended with {status} (signal {:?})", status.signal())
+            }
+        }
+    });
+    let outcome = said_ready.await.context("it hangs").flatten();
+    if let Err(error) = outcome {
+        let _ = child.kill().await;
+        return Err(error.context(format!("the daemon does not get ready\n{}", log(slot))));
+    }
+    Ok(child)
+}
+
+/// See sd_notify(3): a datagram holds lines of `NAME=value`.
+async fn wait_ready(socket: &UnixDatagram) -> Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if buffer[..length]
+            .split(|byte| *byte == b'\n')
+            .any(|line| line == b"READY=1")
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// `$PODWRIGHT_BINARY`, or the one that cargo put beside this test.
+fn program() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(VARIABLE) {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().context("finding the directory of this program")?;
+    let near = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("podwright"));
+    near.into_iter()
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no podwright beside {}: run `cargo build -p podwright`, or set {VARIABLE}",
+                own.display()
+            )
+        })
+}
+
+fn log(slot: &Slot) -> String {
+    fs::read_to_string(slot.path("daemon.log")).unwrap_or_else(|error| format!("no log: {error}"))
+}

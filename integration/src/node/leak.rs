@@ -1,0 +1,123 @@
+//! What of a slot is on the machine, to compare before and after.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{Slot, netfilter, processes, reclaim, until};
+
+/// Processes, mounts, links, rules, cgroups and files that belong to a slot; nothing of other tests
+/// that run at the same time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    items: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// What is there now.
+    ///
+    /// # Errors
+    /// When nftables cannot be listed, which needs root.
+    pub fn of(slot: &Slot) -> Result<Self> {
+        let mut items = BTreeSet::new();
+        for process in processes::of(slot) {
+            items.insert(format!("process {} ({})", process.pid, process.command));
+        }
+        for mount in reclaim::mounts(slot) {
+            items.insert(format!("mount {}", mount.display()));
+        }
+        for cgroup in reclaim::cgroups(slot) {
+            items.insert(format!("cgroup {}", cgroup.display()));
+        }
+        for (what, count) in netfilter::contents(&slot.table())? {
+            items.insert(format!("nftables: {count} {what}"));
+        }
+        let ports = format!("/sys/class/net/{}/brif", slot.bridge());
+        for port in fs::read_dir(ports).into_iter().flatten().flatten() {
+            items.insert(format!("link {}", port.file_name().display()));
+        }
+        for directory in ["run", "state"] {
+            add_files(&slot.path(directory), &mut items);
+        }
+        Ok(Self { items })
+    }
+
+    /// Waits until the slot is as it was here: what is slow to destroy may go after a call's return.
+    ///
+    /// # Errors
+    /// With every difference, when some are left at the deadline.
+    pub async fn wait_equal(&self, slot: &Slot) -> Result<()> {
+        until("the machine to be as before", || async {
+            let now = Self::of(slot).map_err(|error| format!("{error:#}"))?;
+            let differences = self.differences(&now);
+            if differences.is_empty() {
+                Ok(())
+            } else {
+                Err(differences)
+            }
+        })
+        .await
+    }
+
+    fn differences(&self, now: &Self) -> String {
+        let mut text = String::new();
+        for item in now.items.difference(&self.items) {
+            let _ = write!(text, "\n  left behind: {item}");
+        }
+        for item in self.items.difference(&now.items) {
+            let _ = write!(text, "\n  gone: {item}");
+        }
+        text
+    }
+}
+
+/// All paths below `directory`; what vanishes meanwhile is not there.
+fn add_files(directory: &Path, items: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        items.insert(format!("file {}", entry.path().display()));
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            add_files(&entry.path(), items);
+        }
+    }
+}
+
+/// What the daemon itself holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Open descriptors by what they are, without inode numbers.
+    pub descriptors: BTreeMap<String, usize>,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Usage {
+    /// What process `pid` holds now.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn of(pid: u32) -> Result<Self> {
+        let mut descriptors = BTreeMap::new();
+        let directory = format!("/proc/{pid}/fd");
+        for entry in fs::read_dir(&directory).with_context(|| format!("reading {directory}"))? {
+            // Closed between readdir and readlink: it is not held.
+            let Ok(target) = fs::read_link(entry?.path()) else {
+                continue;
+            };
+            let target = target.to_string_lossy().into_owned();
+            let kind = target
+                .split_once(":[")
+                .map_or(target.as_str(), |(kind, _)| kind);
+            *descriptors.entry(kind.to_owned()).or_default() += 1;
+        }
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count();
+        Ok(Self {
+            descriptors,
+            threads,
+        })
+    }
+}

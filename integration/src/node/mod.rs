@@ -1,0 +1,90 @@
+//! A private node for one test: a registry, a daemon of its own, and the check that nothing stays.
+//!
+//! Every name on the machine that could collide (directories, bridge, addresses, nftables table,
+//! cgroup) comes from a numbered [`Slot`] that no other test process holds, so tests run side by side,
+//! and what a crashed run left in its slot is cleared by the next one that takes it.
+
+mod calls;
+mod daemon;
+mod leak;
+mod netfilter;
+mod processes;
+mod reclaim;
+mod slot;
+mod wait;
+
+use anyhow::{Context as _, Result};
+use podwright_cri_api::client::Client;
+
+pub use calls::Pod;
+pub use daemon::Daemon;
+pub use leak::{Snapshot, Usage};
+pub use slot::Slot;
+pub use wait::{DEADLINE, until};
+
+use crate::{images::BUSYBOX, registry::Registry};
+
+/// A daemon with a registry that holds the test images.
+#[derive(Debug)]
+pub struct Node {
+    /// The daemon.
+    pub daemon: Daemon,
+    /// Where its pulls go.
+    pub registry: Registry,
+    before: Snapshot,
+}
+
+impl Node {
+    /// Starts a registry and a daemon, and pulls [`BUSYBOX`]. What is there then is what has to be
+    /// there at the end.
+    ///
+    /// # Errors
+    /// When the daemon does not get ready; its log is in the message.
+    pub async fn start() -> Result<Self> {
+        let registry = Registry::with_test_images().await?;
+        let daemon = Daemon::start(&registry).await?;
+        let mut node = Self {
+            before: Snapshot::default(),
+            daemon,
+            registry,
+        };
+        node.pull(BUSYBOX)
+            .await
+            .context("pulling the image that all tests use")?;
+        node.before = Snapshot::of(node.daemon.slot())?;
+        Ok(node)
+    }
+
+    /// Takes what is on the machine now as the state to end in; for tests that pull images.
+    ///
+    /// # Errors
+    /// When the machine's state cannot be read.
+    pub fn settle(&mut self) -> Result<()> {
+        self.before = Snapshot::of(self.daemon.slot())?;
+        Ok(())
+    }
+
+    /// A connection to the daemon.
+    pub fn client(&self) -> Client {
+        self.daemon.client()
+    }
+
+    /// Waits until the machine is as it was after [`start`](Self::start) or [`settle`](Self::settle).
+    ///
+    /// # Errors
+    /// With all differences, when some are left at the deadline.
+    pub async fn check_leaks(&self) -> Result<()> {
+        self.before.wait_equal(self.daemon.slot()).await
+    }
+
+    /// Removes all pods, checks that nothing of them is left, and stops the daemon. Every test ends
+    /// with this.
+    ///
+    /// # Errors
+    /// When a call fails, something is left, or the daemon does not stop in good order.
+    pub async fn finish(mut self) -> Result<()> {
+        self.remove_all_pods().await?;
+        self.check_leaks().await?;
+        self.daemon.terminate().await
+    }
+}

@@ -1,0 +1,122 @@
+//! Names and addresses that belong to one test daemon at a time.
+
+use std::{
+    fs::{self, File},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use super::reclaim;
+
+/// As many as there are /24 networks from 10.200.0.0 to 10.254.255.0.
+const SLOTS: u32 = 55 * 256;
+
+/// A number that this process holds, and everything that is named after it.
+#[derive(Debug)]
+pub struct Slot {
+    number: u32,
+    directory: PathBuf,
+    /// Released by the kernel however this process ends.
+    _held: Flock<File>,
+}
+
+impl Slot {
+    /// Takes the first free slot, and clears what an earlier holder may have left in it.
+    ///
+    /// # Errors
+    /// When no slot is free, or an old one cannot be cleared.
+    pub fn take() -> Result<Self> {
+        let locks = std::env::temp_dir().join("podwright-test-slots");
+        fs::create_dir_all(&locks).with_context(|| format!("creating {}", locks.display()))?;
+        for number in 0..SLOTS {
+            let path = locks.join(number.to_string());
+            let file =
+                File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => {
+                    let directory = std::env::temp_dir().join(format!("podwright-test-{number}"));
+                    let slot = Self {
+                        number,
+                        directory,
+                        _held: held,
+                    };
+                    reclaim::reclaim(&slot).context("clearing what an earlier run left")?;
+                    for part in ["hosts", "logs"] {
+                        fs::create_dir_all(slot.path(part))?;
+                    }
+                    return Ok(slot);
+                }
+                Err((_, Errno::EWOULDBLOCK)) => {}
+                Err((_, errno)) => {
+                    return Err(errno).with_context(|| format!("locking {}", path.display()));
+                }
+            }
+        }
+        bail!(
+            "all {SLOTS} test slots are in use (locks in {})",
+            locks.display()
+        )
+    }
+
+    /// The directory that holds everything of this slot.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A path below [`directory`](Self::directory).
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.directory.join(below)
+    }
+
+    /// The bridge's name.
+    pub fn bridge(&self) -> String {
+        format!("pwt{}", self.number)
+    }
+
+    /// The nftables table's name.
+    pub fn table(&self) -> String {
+        format!("podwright_test_{}", self.number)
+    }
+
+    /// The cgroup below which all of this slot's cgroups are, with a leading slash.
+    pub fn cgroup(&self) -> String {
+        format!("/podwright-test-{}", self.number)
+    }
+
+    /// The pods' address ranges: an IPv4 /24 and an IPv6 /64.
+    pub fn subnets(&self) -> [String; 2] {
+        let (high, low) = (self.number / 256, self.number % 256);
+        [
+            format!("10.{}.{low}.0/24", 200 + high),
+            format!("fd70:7764:{:x}::/64", self.number),
+        ]
+    }
+
+    /// Whether `address` is one of this slot's.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => {
+                let (high, low) = (self.number / 256, self.number % 256);
+                let [a, b, c, _] = v4.octets();
+                [u32::from(a), u32::from(b), u32::from(c)] == [10, 200 + high, low]
+            }
+            IpAddr::V6(v6) => {
+                let head = v6.segments();
+                head[..2] == [0xfd70, 0x7764] && u32::from(head[2]) == self.number && head[3] == 0
+            }
+        }
+    }
+
+    /// A host port that no other slot uses; `index` is below 2. Slots beyond the first 10,000
+    /// would share them, which no machine reaches.
+    pub fn host_port(&self, index: u16) -> i32 {
+        let slot = i32::try_from(self.number % 10_000).unwrap_or_default();
+        20_000 + 2 * slot + i32::from(index)
+    }
+}
