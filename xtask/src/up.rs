@@ -1,8 +1,9 @@
 //! `cargo xtask up`: from a clone to a running pod.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::workspace::{self, Profile};
 use crate::{programs, setup};
@@ -31,6 +32,8 @@ impl Up {
         if self.once {
             demo.arg("--once");
         }
-        programs::run(&mut demo)
+        // In place of this process, so that Ctrl-C and signals reach the one that cleans up.
+        let error = demo.exec();
+        Err(anyhow!(error).context(format!("cannot run {}", programs::line(&demo))))
     }
 }

@@ -22,10 +22,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config;
 use lock::DirectoryLock;
 
-/// How long calls under way may go on after SIGTERM. Nothing is lost by ending them: the daemon may be killed at
-/// any moment, and a stream of events would never end by itself.
-const GRACE: Duration = Duration::from_secs(5);
-
 /// More worker threads than this gain nothing: calls wait for the kernel, they do not compute.
 const MAX_WORKERS: usize = 4;
 
@@ -115,25 +111,8 @@ async fn serve(
         std::process::id()
     ));
 
-    let (stopped, stopping) = tokio::sync::oneshot::channel();
-    let shutdown = async {
-        stop.await;
-        let _ = stopped.send(());
-    };
-    let grace_over = async {
-        if stopping.await.is_ok() {
-            tokio::time::sleep(GRACE).await;
-        } else {
-            std::future::pending().await
-        }
-    };
-    tokio::select! {
-        served = runtime.serve(listener, shutdown) => served.map_err(|e| DaemonError::Serve(Box::new(e))),
-        () = grace_over => {
-            tracing::warn!(seconds = GRACE.as_secs(), "calls still under way are ended");
-            Ok(())
-        }
-    }
+    let served = runtime.serve(listener, stop).await;
+    served.map_err(|e| DaemonError::Serve(Box::new(e)))
 }
 
 /// Raises the soft limit of open descriptors to the hard one: the daemon holds several for each pod.
