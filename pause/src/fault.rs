@@ -13,6 +13,9 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
+    /// Longer subjects are cut: a failure travels in one small packet.
+    const MAX_SUBJECT: usize = 1024;
+
     pub(crate) fn new(call: &'static str, subject: &[u8], errno: i32) -> Self {
         Self {
             call,
@@ -22,7 +25,8 @@ impl Fault {
     }
 
     /// The failure to tell the daemon.
-    pub(crate) fn at(self, stage: Stage) -> Failure {
+    pub(crate) fn at(mut self, stage: Stage) -> Failure {
+        self.subject.truncate(Self::MAX_SUBJECT);
         Failure {
             stage,
             call: self.call.into(),

@@ -99,3 +99,76 @@ impl Lines {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Tags and texts of the records of a stream.
+    #[derive(Default)]
+    struct Kept(Vec<(u8, Vec<u8>)>);
+
+    impl Records for Kept {
+        fn record(&mut self, prefix: &[u8; PREFIX], start: &[u8], rest: &[u8]) {
+            self.0.push((prefix[PREFIX - 2], [start, rest].concat()));
+        }
+    }
+
+    /// What the records of a whole stream must be, whatever batches it came in.
+    fn model(stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let mut records = Vec::new();
+        for line in stream.split_inclusive(|&byte| byte == b'\n') {
+            let (text, tag) = line
+                .strip_suffix(b"\n")
+                .map_or((line, b'P'), |text| (text, b'F'));
+            let pieces: Vec<&[u8]> = if text.is_empty() {
+                vec![text]
+            } else {
+                text.chunks(MAX_TEXT).collect()
+            };
+            records.extend(pieces.iter().map(|piece| (b'P', piece.to_vec())));
+            records.last_mut().expect("a line has a piece").0 = tag;
+        }
+        records
+    }
+
+    fn cut(batches: &[Vec<u8>]) -> Vec<(u8, Vec<u8>)> {
+        let (mut lines, mut kept) = (Lines::default(), Kept::default());
+        let prefixes = Prefixes::new(StreamName::Stdout, 0);
+        for batch in batches {
+            lines.push(batch, &prefixes, &mut kept);
+            assert!(lines.tail.len() <= MAX_TEXT && lines.tail.capacity() <= MAX_TEXT);
+        }
+        lines.flush(&prefixes, &mut kept);
+        kept.0
+    }
+
+    /// Short and long lines and pieces around the limit, often cut within a line.
+    fn batch() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            proptest::collection::vec(prop_oneof![4 => Just(b'x'), 1 => Just(b'\n')], 0..40),
+            (MAX_TEXT - 2..MAX_TEXT + 3).prop_map(|length| vec![b'y'; length]),
+            (0..3 * MAX_TEXT).prop_map(|length| vec![b'z'; length]),
+            Just(b"\n".to_vec()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn batches_do_not_matter(batches in proptest::collection::vec(batch(), 0..12)) {
+            prop_assert_eq!(cut(&batches), model(&batches.concat()));
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        let prefixes = Prefixes::new(StreamName::Stderr, 1);
+        assert_eq!(prefixes.full(), b"1970-01-01T00:00:00.000000001Z stderr F ");
+        assert_eq!(
+            &prefixes.partial,
+            b"1970-01-01T00:00:00.000000001Z stderr P "
+        );
+    }
+}

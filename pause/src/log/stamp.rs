@@ -45,3 +45,54 @@ fn civil(day: i64) -> (i64, i64, i64) {
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day_of_month)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(nanoseconds: i64) -> String {
+        String::from_utf8_lossy(&rfc3339(nanoseconds)).into_owned()
+    }
+
+    #[test]
+    fn known_times() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (951_868_800, "2000-03-01T00:00:00"),
+            (1_709_164_800, "2024-02-29T00:00:00"),
+            (1_795_224_402, "2026-11-21T01:26:42"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (-1, "1969-12-31T23:59:59"),
+        ] {
+            assert_eq!(
+                text(seconds * 1_000_000_000 + 42),
+                format!("{expected}.000000042Z")
+            );
+        }
+        assert_eq!(text(-1), "1969-12-31T23:59:59.999999999Z");
+    }
+
+    /// The day after, by the calendar's rules.
+    fn next((year, month, day): (i64, i64, i64)) -> (i64, i64, i64) {
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let length = match month {
+            2 => 28 + i64::from(leap),
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        match (month, day) {
+            (12, 31) => (year + 1, 1, 1),
+            (_, day) if day == length => (year, month + 1, 1),
+            _ => (year, month, day + 1),
+        }
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        for day in 0..200_000 {
+            assert_eq!(civil(day + 1), next(civil(day)));
+        }
+    }
+}

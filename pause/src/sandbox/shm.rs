@@ -48,3 +48,41 @@ impl Shm {
         mount::clone_tree(self.0.as_fd(), Depth::This).or_fault("open_tree", b"/dev/shm")
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test fails by panicking
+mod tests {
+    use super::*;
+    use crate::sys::file;
+
+    /// In a thread with a mount namespace of its own: both kinds of holding show one tmpfs to all who bind it.
+    fn shares_one_tmpfs(holding: Holding) {
+        std::thread::spawn(move || {
+            process::unshare(libc::CLONE_NEWNS).unwrap();
+            mount::change_propagation(b"/", libc::MS_PRIVATE | libc::MS_REC).unwrap();
+            let shm = Shm::make_held(1 << 20, holding).unwrap();
+            let (one, other) = (shm.clone_for_bind().unwrap(), shm.clone_for_bind().unwrap());
+            file::make_directory(one.as_fd(), b"made", 0o700).unwrap();
+            assert!(file::stat_entry(other.as_fd(), b"made").is_ok());
+            let place = mount::mount_point(b"/tmp").unwrap();
+            mount::attach(one.as_fd(), place.as_fd()).unwrap();
+            assert!(std::path::Path::new("/tmp/made").is_dir());
+            assert_eq!(
+                std::path::Path::new("/dev/shm/made").is_dir(),
+                holding == Holding::Attached
+            );
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn held_by_descriptor() {
+        shares_one_tmpfs(Holding::Detached);
+    }
+
+    #[test]
+    fn held_in_a_mount_namespace() {
+        shares_one_tmpfs(Holding::Attached);
+    }
+}

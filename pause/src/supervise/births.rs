@@ -73,9 +73,23 @@ impl Birth {
         matches!(self.purpose, Purpose::Exec { .. }) && self.asker.connection == connection
     }
 
+    /// Why it ended before it was a process. Its descriptors are closed before the daemon is told.
+    fn into_failure(self, ended: &Ended) -> Failure {
+        if let Progress::Failed(failure) = self.progress {
+            return failure;
+        }
+        let how = if ended.killed {
+            "ended by signal "
+        } else {
+            "ended with code "
+        };
+        let subject = format!("{how}{}", ended.status);
+        Fault::new("child", subject.as_bytes(), libc::ECHILD).at(Stage::Birth)
+    }
+
     /// Takes the reports that have come. True when no more can come.
     fn take_reports(&mut self) -> bool {
-        let mut packet = [0; 1024];
+        let mut packet = [0; 2048];
         loop {
             let received = match socket::receive(self.report.as_fd(), &mut packet) {
                 Err(Errno(libc::EINTR)) => continue,
@@ -88,7 +102,7 @@ impl Birth {
                 Ok(Report::Terminal) => self.terminal = received.fds.into_iter().next(),
                 Ok(Report::Executing) => self.progress = Progress::Executing,
                 Ok(Report::Failed { failure }) => self.progress = Progress::Failed(failure),
-                // Only a subject longer than the packet can do this: paths are bounded by PATH_MAX, but not argv.
+                // The child is a copy of this program and its subjects are bounded: this tells a damaged child.
                 Err(error) => {
                     let fault = Fault::new("report", error.to_string().as_bytes(), libc::EMSGSIZE);
                     self.progress = Progress::Failed(fault.at(Stage::Birth));
@@ -123,23 +137,13 @@ impl Supervisor {
         let mut birth = self.births.swap_remove(index);
         birth.take_reports();
         self.epoll.remove(birth.report.as_fd());
-        let failure = match birth.progress {
-            Progress::Executing => {
-                self.began(birth);
-                return false;
-            }
-            Progress::Failed(failure) => failure,
-            Progress::Preparing => {
-                let how = if ended.killed {
-                    "ended by signal "
-                } else {
-                    "ended with code "
-                };
-                let subject = format!("{how}{}", ended.status);
-                Fault::new("child", subject.as_bytes(), libc::ECHILD).at(Stage::Birth)
-            }
-        };
-        self.answer(birth.asker, Answer::Failed { failure }, &[]);
+        if matches!(birth.progress, Progress::Executing) {
+            self.began(birth);
+            return false;
+        }
+        let asker = birth.asker;
+        let failure = birth.into_failure(ended);
+        self.answer(asker, Answer::Failed { failure }, &[]);
         true
     }
 

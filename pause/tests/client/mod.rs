@@ -1,5 +1,5 @@
 //! What the tests speak to pause with: starts it as the daemon does, and waits for events with a deadline.
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses its part of it
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
 pub mod plans;

@@ -92,11 +92,11 @@ pub fn mount(fstype: &str, target: &str, options: &[(&str, &str)]) -> Step {
     }
 }
 
-pub fn device(path: &str, minor: u32) -> Step {
+pub fn device(path: &str, major: u32, minor: u32) -> Step {
     Step::Device {
         path: path.into(),
         mode: libc::S_IFCHR | 0o666,
-        major: 1,
+        major,
         minor,
         uid: 0,
         gid: 0,
@@ -135,8 +135,9 @@ pub fn tree(dir: &Path, more: Vec<Step>) -> Vec<Step> {
             "/dev/pts",
             &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")],
         ),
-        device("/dev/null", 3),
-        device("/dev/zero", 5),
+        device("/dev/null", 1, 3),
+        device("/dev/zero", 1, 5),
+        device("/dev/tty", 5, 0),
         Step::Symlink {
             text: "/proc/self/fd".into(),
             path: "/dev/fd".into(),

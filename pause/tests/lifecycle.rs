@@ -1,0 +1,243 @@
+//! pause's own life: daemons that go and come back, hostile packets, and that nothing outlives it.
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
+
+mod client;
+
+use client::{Pause, container, plans, root};
+use podwright_pause::protocol::*;
+use podwright_pause::wire::Wire;
+
+fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+#[test]
+fn exits_are_kept_for_a_daemon_that_comes_back() {
+    let (pause, mut client) = Pause::ready(plans::sandbox());
+    root::make(pause.dir.path());
+    let pid = client
+        .launch(
+            "one",
+            &plans::container(pause.dir.path(), &["box", "exit", "4"], vec![]),
+            &pause.log("log"),
+        )
+        .unwrap();
+    drop(client);
+    let mut client = pause.connect();
+    let (answer, _) = client.ask(&Request::Hello { version: VERSION }, &[]);
+    assert_eq!(
+        answer,
+        Answer::Hello {
+            version: VERSION,
+            pid: pause.process.id(),
+            sandbox: SandboxState::Made
+        }
+    );
+    let mut entries = Vec::new();
+    client::until("the exit is listed", || {
+        let Answer::Containers { containers } = client.ask(&Request::List, &[]).0 else {
+            panic!("no list")
+        };
+        entries = containers;
+        entries[0].exit.is_some()
+    });
+    assert_eq!(
+        (
+            entries[0].pid,
+            entries[0].exit.as_ref().map(|exit| exit.code)
+        ),
+        (pid, Some(4))
+    );
+    let again = client
+        .ask(
+            &Request::Init {
+                sandbox: plans::sandbox(),
+            },
+            &[],
+        )
+        .0;
+    assert!(
+        matches!(
+            again,
+            Answer::Failed {
+                failure: Failure {
+                    stage: Stage::Request,
+                    errno: libc::EEXIST,
+                    ..
+                }
+            }
+        ),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn a_pause_without_a_sandbox_ends_with_its_daemon() {
+    let mut pause = Pause::start();
+    drop(pause.client());
+    assert!(pause.wait().success());
+}
+
+#[test]
+fn containers_die_with_pause() {
+    let (mut pause, mut client) = Pause::ready(plans::sandbox());
+    root::make(pause.dir.path());
+    let mut plan = plans::container(pause.dir.path(), &["box", "wait", ""], vec![]);
+    plan.process.uid = 1000;
+    plan.process.capabilities.permitted = 0;
+    plan.process.capabilities.effective = 0;
+    let pid = client.launch("one", &plan, &pause.log("log")).unwrap();
+    assert!(is_alive(pid));
+    pause.process.kill().unwrap();
+    client::until("the container has ended", || !is_alive(pid));
+}
+
+#[test]
+fn shutdown_leaves_nothing() {
+    let (mut pause, mut client) = Pause::ready(plans::sandbox());
+    root::make(pause.dir.path());
+    let pid = client
+        .launch(
+            "one",
+            &plans::container(pause.dir.path(), &["box", "fork", "", "wait", ""], vec![]),
+            &pause.log("log"),
+        )
+        .unwrap();
+    let net = std::fs::read_link(format!("/proc/{}/ns/net", pause.process.id())).unwrap();
+    client.send(&Request::Shutdown, &[]);
+    while client.receive().is_some() {}
+    assert!(pause.wait().success());
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        let of_pod =
+            std::fs::read_link(process.path().join("ns/net")).is_ok_and(|other| other == net);
+        assert!(!of_pod, "{:?} is left", process.path());
+    }
+}
+
+#[test]
+fn polite_signals_do_not_end_a_pod() {
+    let (pause, mut client) = Pause::ready(plans::sandbox());
+    for signal in ["-TERM", "-INT", "-HUP", "-PIPE", "-USR1"] {
+        std::process::Command::new("kill")
+            .args([signal, &pause.process.id().to_string()])
+            .status()
+            .unwrap();
+    }
+    assert!(matches!(
+        client.ask(&Request::List, &[]).0,
+        Answer::Containers { .. }
+    ));
+}
+
+#[test]
+fn malformed_packets_are_answered_and_harm_nobody() {
+    let (pause, mut client) = Pause::ready(plans::sandbox());
+    root::make(pause.dir.path());
+    client
+        .launch(
+            "one",
+            &plans::container(pause.dir.path(), &["box", "wait", ""], vec![]),
+            &pause.log("log"),
+        )
+        .unwrap();
+    let hostile = pause.client();
+    let launch = Request::Launch {
+        container: "x".into(),
+        plan: PlanBytes::Inline {
+            plan: podwright_pause::wire::Bytes(vec![0xff; 40]),
+        },
+    };
+    let packets = [
+        vec![1],
+        vec![0xff; 64],
+        vec![0; MAX_PACKET + 1000],
+        [77u64.to_le_bytes().as_slice(), &[200]].concat(),
+        [
+            Message {
+                id: 5,
+                body: Request::List,
+            }
+            .to_bytes(),
+            vec![0],
+        ]
+        .concat(),
+        Message {
+            id: 6,
+            body: launch,
+        }
+        .to_bytes(),
+        Message {
+            id: 7,
+            body: Request::ReopenLog {
+                container: "one".into(),
+            },
+        }
+        .to_bytes(),
+        Message {
+            id: 8,
+            body: Request::Resize {
+                target: container("one"),
+                rows: 1,
+                columns: 1,
+            },
+        }
+        .to_bytes(),
+        Message {
+            id: 9,
+            body: Request::Signal {
+                target: container("one"),
+                signal: 4096,
+            },
+        }
+        .to_bytes(),
+    ];
+    for packet in &packets {
+        hostile.send_raw(packet, &[]);
+        let (message, _) = hostile.receive().unwrap();
+        assert!(
+            matches!(
+                message.body,
+                Answer::Failed {
+                    failure: Failure {
+                        stage: Stage::Request,
+                        ..
+                    }
+                }
+            ),
+            "{message:?}"
+        );
+    }
+    let Answer::Containers { containers } = client.ask(&Request::List, &[]).0 else {
+        panic!("no list")
+    };
+    assert_eq!(containers[0].exit, None);
+}
+
+#[test]
+fn every_request_with_a_broken_byte_is_survived() {
+    let (pause, mut client) = Pause::ready(plans::sandbox());
+    let hostile = pause.client();
+    let message = Message {
+        id: 3,
+        body: Request::Signal {
+            target: container("some-container"),
+            signal: 0,
+        },
+    }
+    .to_bytes();
+    for at in 0..message.len() {
+        for bit in 0..8 {
+            let mut packet = message.clone();
+            packet[at] ^= 1 << bit;
+            // Tag 11 is Shutdown, and alone in its message it would be obeyed; with bytes behind it, it is malformed.
+            hostile.send_raw(&packet, &[]);
+            hostile.receive().unwrap();
+        }
+    }
+    assert!(matches!(
+        client.ask(&Request::List, &[]).0,
+        Answer::Containers { .. }
+    ));
+}
