@@ -136,11 +136,18 @@ pub(crate) fn unblock_signals() -> Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default action: an ignored signal would stay ignored across exec.
+/// Gives every signal its default action: an ignored signal would stay ignored across exec. By the system call, for libc's
+/// function refuses the signals that it uses itself, which may be inherited as ignored like any other.
 pub(crate) fn default_signals() {
+    // The kernel's struct sigaction: handler SIG_DFL, no flags, no restorer, no mask; on all architectures at most this long.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no code. SIGKILL, SIGSTOP and libc's own signals are refused, and have no action to reset.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: SIG_DFL installs no code; the kernel reads the struct during the call. SIGKILL and SIGSTOP are refused,
+        // and have no action to reset.
+        unsafe {
+            let null = std::ptr::null_mut::<u8>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, &default, null, SIGSET_BYTES);
+        }
     }
 }
 
