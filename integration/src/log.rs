@@ -78,7 +78,7 @@ fn parse(line: &str) -> Result<Line> {
     })
 }
 
-/// `2026-01-02T03:04:05.123456789` and `Z` or `+00:00`.
+/// `2026-01-02T03:04:05.123456789` and `Z` or an offset such as `+02:00`.
 fn is_time(text: &str) -> bool {
     let shape: String = text
         .chars()
@@ -103,9 +103,9 @@ mod tests {
         );
         assert_eq!(
             parse("2026-01-02T03:04:05.123456789+02:00 stdout F ")
-                .unwrap_err()
-                .to_string(),
-            "\"2026-01-02T03:04:05.123456789+02:00\" is no RFC 3339 time with nanoseconds"
+                .unwrap()
+                .text,
+            ""
         );
     }
 

@@ -1,0 +1,182 @@
+//! The daemon's death: pods run on, and the next start knows all of it.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use futures_util::future::try_join_all;
+use podwright_cri_api::v1::{ContainerState, PodSandboxState};
+use podwright_integration::{
+    node::{Node, Pod, until},
+    pod::{ContainerSpec, PodSpec},
+};
+
+const PODS: usize = 20;
+const LINES: usize = 4000;
+
+/// Numbered lines, some 40 a millisecond at most, so that they go on while the daemon is away.
+fn writer(number: usize) -> ContainerSpec {
+    let code = exit_code(number);
+    ContainerSpec::new("writer").shell(&format!(
+        "i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); \
+         [ $((i % 40)) = 0 ] && sleep 0.02; done; exit {code}"
+    ))
+}
+
+fn exit_code(number: usize) -> usize {
+    number % 3
+}
+
+/// Ends while the daemon is away: it waits for a file that the test makes then.
+fn waiter(number: usize, directory: &str) -> ContainerSpec {
+    let script = format!(
+        "while [ ! -e /flag/go ]; do sleep 0.02; done; exit {}",
+        100 + number
+    );
+    ContainerSpec::new("waiter")
+        .shell(&script)
+        .mount(directory, "/flag")
+}
+
+#[tokio::test]
+async fn pods_outlive_a_killed_daemon() -> Result<()> {
+    let mut node = Node::start().await?;
+    let flags = tempfile::tempdir()?;
+    let directory = flags.path().display().to_string();
+    let pods = (0..PODS).map(|number| node.run_pod(PodSpec::new(&format!("pod-{number}"))));
+    let pods: Vec<Pod> = try_join_all(pods).await?;
+    let mut writers = Vec::new();
+    let mut waiters = Vec::new();
+    for (number, pod) in pods.iter().enumerate() {
+        waiters.push(node.run(pod, waiter(number, &directory)).await?);
+        writers.push(node.run(pod, writer(number)).await?);
+    }
+    let mut pids = BTreeMap::new();
+    for id in &waiters {
+        pids.insert(id.clone(), node.container_pid(id).await?);
+    }
+    let first_log = node.log_path(&writers[0]).await?;
+    let size = || std::fs::metadata(&first_log).map_or(0, |meta| meta.len());
+
+    node.daemon.kill9().await?;
+    let at_death = size();
+    std::fs::write(flags.path().join("go"), "")?;
+    until(
+        "logs to flow without a daemon, and the waiters to end",
+        || async {
+            let alive = pids.values().filter(|pid| is_running(**pid)).count();
+            if size() > at_death && alive == 0 {
+                Ok(())
+            } else {
+                Err(format!("{alive} waiters run"))
+            }
+        },
+    )
+    .await?;
+    node.daemon.restart().await?;
+
+    for pod in &pods {
+        assert_eq!(
+            node.pod_status(&pod.id).await?.state(),
+            PodSandboxState::SandboxReady
+        );
+    }
+    for (number, id) in waiters.iter().enumerate() {
+        let status = node.status(id).await?;
+        assert_eq!(
+            status.state(),
+            ContainerState::ContainerExited,
+            "waiter {number}"
+        );
+        assert_eq!(
+            status.exit_code,
+            i32::try_from(100 + number)?,
+            "waiter {number}"
+        );
+    }
+    for (number, id) in writers.iter().enumerate() {
+        let ended = node.wait_exit(id).await?;
+        assert_eq!(
+            ended.exit_code,
+            i32::try_from(exit_code(number))?,
+            "writer {number}"
+        );
+        let lines: Vec<_> = node
+            .logs(id)
+            .await?
+            .into_iter()
+            .map(|line| line.text)
+            .collect();
+        let expected: Vec<_> = (0..LINES).map(|line| format!("line {line}")).collect();
+        assert!(
+            lines == expected,
+            "writer {number}: lines are missing, doubled or torn"
+        );
+    }
+    node.finish().await
+}
+
+/// A zombie has ended; its parent has not reaped it yet.
+fn is_running(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
+#[tokio::test]
+async fn running_containers_keep_their_processes() -> Result<()> {
+    let mut node = Node::start().await?;
+    let mut pids = BTreeMap::new();
+    for number in 0..PODS {
+        let pod = node.run_pod(PodSpec::new(&format!("pod-{number}"))).await?;
+        let id = node.run(&pod, ContainerSpec::new("c")).await?;
+        pids.insert(id.clone(), node.container_pid(&id).await?);
+    }
+    node.daemon.kill9().await?;
+    node.daemon.restart().await?;
+    for (id, pid) in &pids {
+        assert_eq!(
+            node.status(id).await?.state(),
+            ContainerState::ContainerRunning
+        );
+        assert_eq!(node.container_pid(id).await?, *pid);
+        assert_eq!(node.shell(id, "echo alive").await?, "alive\n");
+    }
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_terminated_daemon_leaves_pods_running() -> Result<()> {
+    let mut node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let id = node.run(&pod, ContainerSpec::new("c")).await?;
+    let pid = node.container_pid(&id).await?;
+    node.daemon.terminate().await?;
+    assert!(is_running(pid));
+    node.daemon.restart().await?;
+    assert_eq!(node.container_pid(&id).await?, pid);
+    node.finish().await
+}
+
+/// Killed in the middle of whatever it does, many times over: what was acknowledged is there, and
+/// what was not has left nothing.
+#[tokio::test]
+async fn a_kill_at_any_moment_leaves_nothing_half_done() -> Result<()> {
+    let mut node = Node::start().await?;
+    for round in 0..12_u64 {
+        let (node_ref, spec) = (&node, PodSpec::new("pod"));
+        let work = async {
+            let pod = node_ref.run_pod(spec).await?;
+            let id = node_ref.run(&pod, ContainerSpec::new("c")).await?;
+            node_ref.remove(&id).await?;
+            node_ref.stop_pod(&pod.id).await
+        };
+        // The moments are spread over the time that one such round takes.
+        let moment = std::time::Duration::from_millis(3 * round);
+        let _ = tokio::time::timeout(moment, work).await;
+        node.daemon.kill9().await?;
+        node.daemon.restart().await?;
+        node.remove_all_pods().await?;
+    }
+    node.finish().await
+}

@@ -1,0 +1,419 @@
+//! Pods and containers from their making to their removal.
+
+use anyhow::Result;
+use podwright_cri_api::v1::{
+    ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest,
+    ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue, StatusRequest,
+    VersionRequest,
+};
+use podwright_integration::{
+    node::Node,
+    pod::{ContainerSpec, PodSpec},
+};
+use tonic::Code;
+
+#[tokio::test]
+async fn a_container_goes_through_its_states() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    assert_eq!(
+        node.pod_status(&pod.id).await?.state(),
+        PodSandboxState::SandboxReady
+    );
+
+    let id = node
+        .create(&pod, ContainerSpec::new("c").shell("exit 7"))
+        .await?;
+    let created = node.status(&id).await?;
+    assert_eq!(created.state(), ContainerState::ContainerCreated);
+    assert_eq!((created.started_at, created.finished_at), (0, 0));
+
+    node.start_container(&id).await?;
+    let ended = node.wait_exit(&id).await?;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (7, "Error"));
+    assert!(0 < created.created_at && created.created_at <= ended.started_at);
+    assert!(ended.started_at <= ended.finished_at);
+
+    node.remove(&id).await?;
+    assert_eq!(node.status(&id).await.unwrap_err().code(), Code::NotFound);
+    node.stop_pod(&pod.id).await?;
+    assert_eq!(
+        node.pod_status(&pod.id).await?.state(),
+        PodSandboxState::SandboxNotready
+    );
+    node.remove_pod(&pod.id).await?;
+    assert_eq!(
+        node.pod_status(&pod.id).await.unwrap_err().code(),
+        Code::NotFound
+    );
+    node.finish().await
+}
+
+#[tokio::test]
+async fn exit_codes_tell_how_it_ended() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    for (name, script, code, reason) in [
+        ("zero", "exit 0", 0, "Completed"),
+        ("most", "exit 255", 255, "Error"),
+        // The shell is the first process of a PID namespace, so it has to be killed from outside.
+        ("signal", "sh -c 'kill -9 $$'; exit $?", 137, "Error"),
+    ] {
+        let id = node
+            .run(&pod, ContainerSpec::new(name).shell(script))
+            .await?;
+        let ended = node.wait_exit(&id).await?;
+        assert_eq!(
+            (ended.exit_code, ended.reason.as_str()),
+            (code, reason),
+            "{name}"
+        );
+    }
+    node.finish().await
+}
+
+#[tokio::test]
+async fn stop_gives_a_grace_period_and_then_kills() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let polite = ContainerSpec::new("polite")
+        .shell("trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done");
+    let polite = node.run(&pod, polite).await?;
+    wait_for_output(&node, &polite, "ready").await?;
+    node.stop(&polite, 20).await?;
+    let status = node.status(&polite).await?;
+    assert_eq!(
+        (status.state(), status.exit_code),
+        (ContainerState::ContainerExited, 3)
+    );
+
+    let deaf =
+        ContainerSpec::new("deaf").shell("trap '' TERM; echo ready; while :; do sleep 0.1; done");
+    let deaf = node.run(&pod, deaf).await?;
+    wait_for_output(&node, &deaf, "ready").await?;
+    node.stop(&deaf, 1).await?;
+    assert_eq!(node.status(&deaf).await?.exit_code, 137);
+    node.finish().await
+}
+
+async fn wait_for_output(node: &Node, id: &str, text: &str) -> Result<()> {
+    podwright_integration::node::until("output", || async {
+        let lines = node.logs(id).await.map_err(|error| format!("{error:#}"))?;
+        if lines.iter().any(|line| line.text == text) {
+            Ok(())
+        } else {
+            Err(format!("{lines:?}"))
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn stop_and_remove_may_be_repeated() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let id = node.run(&pod, ContainerSpec::new("c")).await?;
+    for _ in 0..2 {
+        node.stop(&id, 0).await?;
+    }
+    for _ in 0..2 {
+        node.remove(&id).await?;
+    }
+    node.stop(&id, 0).await?;
+    for _ in 0..2 {
+        node.stop_pod(&pod.id).await?;
+    }
+    for _ in 0..2 {
+        node.remove_pod(&pod.id).await?;
+    }
+    node.stop_pod(&pod.id).await?;
+    let absent = "0".repeat(64);
+    node.stop(&absent, 0).await?;
+    node.remove(&absent).await?;
+    node.stop_pod(&absent).await?;
+    node.remove_pod(&absent).await?;
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_retried_call_finds_the_first_ones_result() -> Result<()> {
+    let node = Node::start().await?;
+    let spec = PodSpec::new("pod");
+    let (first, second) = tokio::join!(node.run_pod(spec.clone()), node.run_pod(spec.clone()));
+    let (first, second) = (first?, second?);
+    assert_eq!(first.id, second.id);
+    assert_eq!(node.run_pod(spec).await?.id, first.id);
+
+    let container = ContainerSpec::new("c");
+    let one = node.create(&first, container.clone()).await?;
+    assert_eq!(node.create(&first, container.clone()).await?, one);
+    let other = node.create(&first, container.attempt(1)).await?;
+    assert_ne!(other, one);
+    node.finish().await
+}
+
+#[tokio::test]
+async fn removing_a_pod_takes_its_running_containers() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let id = node
+        .run(
+            &pod,
+            ContainerSpec::new("c").shell("sleep 1000 & sleep 1000"),
+        )
+        .await?;
+    node.remove_pod(&pod.id).await?;
+    assert_eq!(node.status(&id).await.unwrap_err().code(), Code::NotFound);
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_stopped_pod_takes_no_container() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let created = node.create(&pod, ContainerSpec::new("early")).await?;
+    node.stop_pod(&pod.id).await?;
+    assert_eq!(
+        node.create(&pod, ContainerSpec::new("late"))
+            .await
+            .unwrap_err()
+            .code(),
+        Code::FailedPrecondition
+    );
+    assert!(node.start_container(&created).await.is_err());
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_container_starts_once() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let id = node.run(&pod, ContainerSpec::new("c")).await?;
+    assert_eq!(
+        node.start_container(&id).await.unwrap_err().code(),
+        Code::FailedPrecondition
+    );
+    node.stop(&id, 0).await?;
+    assert_eq!(
+        node.start_container(&id).await.unwrap_err().code(),
+        Code::FailedPrecondition
+    );
+    node.finish().await
+}
+
+#[tokio::test]
+async fn pods_are_listed_by_every_filter() -> Result<()> {
+    let node = Node::start().await?;
+    let a = node
+        .run_pod(PodSpec::new("a").label("app", "x").label("tier", "1"))
+        .await?;
+    let b = node.run_pod(PodSpec::new("b").label("app", "x")).await?;
+    node.stop_pod(&b.id).await?;
+    let state = |state: PodSandboxState| {
+        Some(PodSandboxStateValue {
+            state: state.into(),
+        })
+    };
+    let labels = |pairs: &[(&str, &str)]| {
+        pairs
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect()
+    };
+    let all = PodSandboxFilter::default();
+    for (filter, expected) in [
+        (all.clone(), vec![&a.id, &b.id]),
+        (
+            PodSandboxFilter {
+                id: a.id[..13].to_owned(),
+                ..all.clone()
+            },
+            vec![&a.id],
+        ),
+        (
+            PodSandboxFilter {
+                state: state(PodSandboxState::SandboxReady),
+                ..all.clone()
+            },
+            vec![&a.id],
+        ),
+        (
+            PodSandboxFilter {
+                state: state(PodSandboxState::SandboxNotready),
+                ..all.clone()
+            },
+            vec![&b.id],
+        ),
+        (
+            PodSandboxFilter {
+                label_selector: labels(&[("app", "x")]),
+                ..all.clone()
+            },
+            vec![&a.id, &b.id],
+        ),
+        (
+            PodSandboxFilter {
+                label_selector: labels(&[("app", "x"), ("tier", "1")]),
+                ..all.clone()
+            },
+            vec![&a.id],
+        ),
+        (
+            PodSandboxFilter {
+                label_selector: labels(&[("app", "y")]),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            PodSandboxFilter {
+                id: "f".repeat(64),
+                ..all
+            },
+            vec![],
+        ),
+    ] {
+        let request = ListPodSandboxRequest {
+            filter: Some(filter.clone()),
+        };
+        let items = node
+            .client()
+            .runtime
+            .list_pod_sandbox(request)
+            .await?
+            .into_inner()
+            .items;
+        let mut found: Vec<_> = items.iter().map(|pod| &pod.id).collect();
+        let mut expected = expected;
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+    node.finish().await
+}
+
+#[tokio::test]
+async fn containers_are_listed_by_every_filter() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("a")).await?;
+    let other = node.run_pod(PodSpec::new("b")).await?;
+    let running = node
+        .run(&pod, ContainerSpec::new("r").label("app", "x"))
+        .await?;
+    let created = node.create(&pod, ContainerSpec::new("c")).await?;
+    let elsewhere = node
+        .create(&other, ContainerSpec::new("c").label("app", "x"))
+        .await?;
+    let state = |state: ContainerState| {
+        Some(ContainerStateValue {
+            state: state.into(),
+        })
+    };
+    let all = ContainerFilter::default();
+    let label_selector = [("app".to_owned(), "x".to_owned())].into();
+    for (filter, expected) in [
+        (all.clone(), vec![&running, &created, &elsewhere]),
+        (
+            ContainerFilter {
+                id: running.clone(),
+                ..all.clone()
+            },
+            vec![&running],
+        ),
+        (
+            ContainerFilter {
+                pod_sandbox_id: pod.id.clone(),
+                ..all.clone()
+            },
+            vec![&running, &created],
+        ),
+        (
+            ContainerFilter {
+                state: state(ContainerState::ContainerRunning),
+                ..all.clone()
+            },
+            vec![&running],
+        ),
+        (
+            ContainerFilter {
+                label_selector,
+                ..all.clone()
+            },
+            vec![&running, &elsewhere],
+        ),
+        (
+            ContainerFilter {
+                pod_sandbox_id: pod.id.clone(),
+                state: state(ContainerState::ContainerCreated),
+                ..all
+            },
+            vec![&created],
+        ),
+    ] {
+        let request = ListContainersRequest {
+            filter: Some(filter.clone()),
+        };
+        let items = node
+            .client()
+            .runtime
+            .list_containers(request)
+            .await?
+            .into_inner()
+            .containers;
+        let mut found: Vec<_> = items.iter().map(|container| &container.id).collect();
+        let mut expected = expected;
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+    node.finish().await
+}
+
+#[tokio::test]
+async fn the_runtime_tells_who_and_how_it_is() -> Result<()> {
+    let node = Node::start().await?;
+    let mut runtime = node.client().runtime;
+    let version = runtime
+        .version(VersionRequest::default())
+        .await?
+        .into_inner();
+    assert_eq!(
+        (
+            version.runtime_name.as_str(),
+            version.runtime_api_version.as_str()
+        ),
+        ("podwright", "v1")
+    );
+    let status = runtime
+        .status(StatusRequest { verbose: true })
+        .await?
+        .into_inner();
+    let conditions = status.status.unwrap().conditions;
+    for name in ["RuntimeReady", "NetworkReady"] {
+        assert!(
+            conditions.iter().any(|c| c.r#type == name && c.status),
+            "{name}: {conditions:?}"
+        );
+    }
+    assert!(!status.info.is_empty());
+    node.finish().await
+}
+
+#[tokio::test]
+async fn the_environment_is_the_images_and_the_requests() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let spec = ContainerSpec::new("c")
+        .env("A", "1")
+        .env("A", "2")
+        .env("B", "x y");
+    let id = node.run(&pod, spec).await?;
+    let printed = node
+        .shell(&id, "echo $A; echo $B; echo $PATH; hostname; pwd")
+        .await?;
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(lines[..2], ["2", "x y"]);
+    assert!(lines[2].contains("/usr/bin"), "{printed}");
+    assert_eq!(lines[3..], ["pod", "/"]);
+    node.finish().await
+}

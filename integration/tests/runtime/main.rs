@@ -1,0 +1,16 @@
+//! What the runtime promises, tested through its socket; a module per kind of promise.
+//!
+//! They need root and a built `podwright` (`cargo build -p podwright`, or `PODWRIGHT_BINARY`). Each
+//! test has a daemon of its own and ends by checking that nothing is left on the machine.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod cgroup;
+mod churn;
+mod crash;
+mod exec;
+mod images;
+mod lifecycle;
+mod logs;
+mod network;
+mod tools;

@@ -1,0 +1,152 @@
+//! Pod networks: localhost, addresses, host ports.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use podwright_integration::{
+    images::HTTPD,
+    node::{Node, Pod, until},
+    pod::{ContainerSpec, PodSpec},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+const PAGE: &str = "It works!";
+
+/// A pod with a web server on port 80.
+async fn server(node: &mut Node, spec: PodSpec) -> Result<Pod> {
+    node.pull(HTTPD).await?;
+    node.settle()?;
+    let pod = node.run_pod(spec).await?;
+    node.run(&pod, ContainerSpec::new("web").image(HTTPD))
+        .await?;
+    Ok(pod)
+}
+
+/// Waits for the page, because a server that has started does not yet listen.
+async fn page(address: SocketAddr) -> Result<()> {
+    until(&format!("the page at {address}"), || async {
+        let answer = async {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = answer.await.map_err(|error| error.to_string())?;
+        if answer.contains(PAGE) {
+            Ok(())
+        } else {
+            Err(answer)
+        }
+    })
+    .await
+}
+
+async fn addresses(node: &Node, pod: &Pod) -> Result<Vec<IpAddr>> {
+    let network = node
+        .pod_status(&pod.id)
+        .await?
+        .network
+        .context("no network status")?;
+    let more = network.additional_ips.into_iter().map(|more| more.ip);
+    let all = [network.ip].into_iter().chain(more);
+    all.map(|ip| ip.parse().with_context(|| format!("{ip:?} is no address")))
+        .collect()
+}
+
+#[tokio::test]
+async fn containers_of_a_pod_share_localhost() -> Result<()> {
+    let mut node = Node::start().await?;
+    let pod = server(&mut node, PodSpec::new("pod")).await?;
+    let client = node.run(&pod, ContainerSpec::new("client")).await?;
+    until("the page on localhost", || async {
+        node.shell(&client, "wget -q -O - http://127.0.0.1/")
+            .await
+            .map_err(|e| e.to_string())
+    })
+    .await?;
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_pod_answers_at_both_its_addresses() -> Result<()> {
+    let mut node = Node::start().await?;
+    let pod = server(&mut node, PodSpec::new("pod")).await?;
+    let addresses = addresses(&node, &pod).await?;
+    assert!(addresses.iter().any(IpAddr::is_ipv4) && addresses.iter().any(IpAddr::is_ipv6));
+    for address in addresses {
+        assert!(
+            node.daemon.slot().owns(address),
+            "{address} is not of this node's ranges"
+        );
+        page(SocketAddr::new(address, 80)).await?;
+    }
+    node.finish().await
+}
+
+#[tokio::test]
+async fn pods_reach_each_other() -> Result<()> {
+    let mut node = Node::start().await?;
+    let pod = server(&mut node, PodSpec::new("web")).await?;
+    let other = node.run_pod(PodSpec::new("client")).await?;
+    let client = node.run(&other, ContainerSpec::new("client")).await?;
+    for address in addresses(&node, &pod).await? {
+        let url = format!("http://{}/", SocketAddr::new(address, 80));
+        until(&url, || async {
+            let script = format!("wget -q -O - '{url}'");
+            node.shell(&client, &script)
+                .await
+                .map_err(|error| error.to_string())
+        })
+        .await?;
+    }
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_host_port_leads_to_the_pod() -> Result<()> {
+    let mut node = Node::start().await?;
+    let port = node.daemon.slot().host_port(0);
+    let pod = server(&mut node, PodSpec::new("pod").port(80, port)).await?;
+    let port = u16::try_from(port)?;
+    page(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)).await?;
+    node.stop_pod(&pod.id).await?;
+    let closed = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+    assert!(closed.is_err(), "the port is open after the pod's stop");
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_pod_with_the_hosts_network_has_its_links() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod(PodSpec::new("pod").host_network()).await?;
+    let id = node.run(&pod, ContainerSpec::new("c")).await?;
+    let links = node.shell(&id, "ls /sys/class/net").await?;
+    assert!(
+        links
+            .lines()
+            .any(|link| link == node.daemon.slot().bridge()),
+        "{links}"
+    );
+    node.finish().await
+}
+
+#[tokio::test]
+async fn addresses_are_given_back() -> Result<()> {
+    let node = Node::start().await?;
+    // More pods than a /24 has addresses.
+    for _ in 0..20 {
+        let pods = (0..15).map(|_| node.run_pod(PodSpec::new("pod")));
+        let pods = futures_util::future::join_all(pods).await;
+        let pods = pods.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let removed = pods.iter().map(|pod| async {
+            node.stop_pod(&pod.id).await?;
+            node.remove_pod(&pod.id).await
+        });
+        futures_util::future::try_join_all(removed).await?;
+    }
+    node.finish().await
+}
