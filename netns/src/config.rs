@@ -56,8 +56,12 @@ impl FromStr for LinkName {
     type Err = NameError;
 
     fn from_str(name: &str) -> Result<Self, NameError> {
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%' | b'"' | b'*');
-        if (1..=15).contains(&name.len()) && name.bytes().all(is_plain) && !matches!(name, "." | ".." | "lo") {
+        let is_plain =
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%' | b'"' | b'*');
+        if (1..=15).contains(&name.len())
+            && name.bytes().all(is_plain)
+            && !matches!(name, "." | ".." | "lo")
+        {
             return Ok(Self(name.to_owned()));
         }
         Err(NameError {
@@ -90,7 +94,9 @@ impl FromStr for TableName {
 
     fn from_str(name: &str) -> Result<Self, NameError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if name.len() <= 64 && name.starts_with(|first: char| first.is_ascii_alphabetic()) && name.bytes().all(is_plain)
+        if name.len() <= 64
+            && name.starts_with(|first: char| first.is_ascii_alphabetic())
+            && name.bytes().all(is_plain)
         {
             return Ok(Self(name.to_owned()));
         }
@@ -134,7 +140,13 @@ mod tests {
 
     #[test]
     fn table_names_can_be_listed_by_nft() {
-        for (name, is_valid) in [("podwright", true), ("p-1_a", true), ("", false), ("1a", false), ("a b", false)] {
+        for (name, is_valid) in [
+            ("podwright", true),
+            ("p-1_a", true),
+            ("", false),
+            ("1a", false),
+            ("a b", false),
+        ] {
             assert_eq!(name.parse::<TableName>().is_ok(), is_valid, "{name:?}");
         }
     }

@@ -18,7 +18,9 @@ pub enum NetworkError {
         problem: String,
     },
     /// The bridge's name belongs to a link that is no bridge.
-    #[error("the link {link} is a {kind:?} device, not a bridge; choose another bridge name or remove that link")]
+    #[error(
+        "the link {link} is a {kind:?} device, not a bridge; choose another bridge name or remove that link"
+    )]
     NotABridge {
         /// The configured name.
         link: LinkName,
@@ -122,8 +124,15 @@ impl NetworkError {
         move |source| Self::Kernel { action, source }
     }
 
-    pub(crate) fn state(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn state(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::State { action, path, source }
+        move |source| Self::State {
+            action,
+            path,
+            source,
+        }
     }
 }

@@ -70,7 +70,9 @@ impl PortMapping {
     fn collides_with(&self, other: &Self) -> bool {
         let addresses_meet = match (self.host_ip, other.host_ip) {
             (Some(one), Some(two)) => {
-                one == two || (one.is_ipv4() == two.is_ipv4() && (one.is_unspecified() || two.is_unspecified()))
+                one == two
+                    || (one.is_ipv4() == two.is_ipv4()
+                        && (one.is_unspecified() || two.is_unspecified()))
             }
             _ => true,
         };
@@ -107,16 +109,35 @@ impl PortRegistry {
     /// Takes all of the ports for the pod, or none.
     pub(crate) fn take(&mut self, pod: &str, ports: &[PortMapping]) -> Result<(), PortTaken> {
         for (index, port) in ports.iter().enumerate() {
-            if ports[..index].iter().any(|earlier| earlier.collides_with(port)) {
-                return Err(PortTaken { port: *port, holder: pod.to_owned() });
+            if ports[..index]
+                .iter()
+                .any(|earlier| earlier.collides_with(port))
+            {
+                return Err(PortTaken {
+                    port: *port,
+                    holder: pod.to_owned(),
+                });
             }
-            let held = self.holders.get(&(port.protocol, port.host_port)).into_iter().flatten();
-            if let Some((_, holder)) = held.into_iter().find(|(other, _)| other.collides_with(port)) {
-                return Err(PortTaken { port: *port, holder: holder.clone() });
+            let held = self
+                .holders
+                .get(&(port.protocol, port.host_port))
+                .into_iter()
+                .flatten();
+            if let Some((_, holder)) = held
+                .into_iter()
+                .find(|(other, _)| other.collides_with(port))
+            {
+                return Err(PortTaken {
+                    port: *port,
+                    holder: holder.clone(),
+                });
             }
         }
         for port in ports {
-            self.holders.entry((port.protocol, port.host_port)).or_default().push((*port, pod.to_owned()));
+            self.holders
+                .entry((port.protocol, port.host_port))
+                .or_default()
+                .push((*port, pod.to_owned()));
         }
         Ok(())
     }
@@ -156,21 +177,47 @@ mod tests {
             (mapping(Tcp, 80, None), mapping(Tcp, 80, None), true),
             (mapping(Tcp, 80, None), mapping(Udp, 80, None), false),
             (mapping(Tcp, 80, None), mapping(Tcp, 81, None), false),
-            (mapping(Tcp, 80, None), mapping(Tcp, 80, Some("192.0.2.1")), true),
-            (mapping(Tcp, 80, Some("192.0.2.1")), mapping(Tcp, 80, Some("192.0.2.2")), false),
-            (mapping(Tcp, 80, Some("0.0.0.0")), mapping(Tcp, 80, Some("192.0.2.2")), true),
-            (mapping(Tcp, 80, Some("0.0.0.0")), mapping(Tcp, 80, Some("::")), false),
+            (
+                mapping(Tcp, 80, None),
+                mapping(Tcp, 80, Some("192.0.2.1")),
+                true,
+            ),
+            (
+                mapping(Tcp, 80, Some("192.0.2.1")),
+                mapping(Tcp, 80, Some("192.0.2.2")),
+                false,
+            ),
+            (
+                mapping(Tcp, 80, Some("0.0.0.0")),
+                mapping(Tcp, 80, Some("192.0.2.2")),
+                true,
+            ),
+            (
+                mapping(Tcp, 80, Some("0.0.0.0")),
+                mapping(Tcp, 80, Some("::")),
+                false,
+            ),
         ] {
             let mut registry = PortRegistry::default();
             registry.take("a", &[one]).unwrap();
-            let wanted = if is_taken { Err(PortTaken { port: two, holder: "a".to_owned() }) } else { Ok(()) };
+            let wanted = if is_taken {
+                Err(PortTaken {
+                    port: two,
+                    holder: "a".to_owned(),
+                })
+            } else {
+                Ok(())
+            };
             assert_eq!(registry.take("b", &[two]), wanted);
         }
     }
 
     #[test]
     fn all_or_none_are_taken_and_freed_ones_are_free() {
-        let (first, second) = (mapping(Protocol::Tcp, 1, None), mapping(Protocol::Tcp, 2, None));
+        let (first, second) = (
+            mapping(Protocol::Tcp, 1, None),
+            mapping(Protocol::Tcp, 2, None),
+        );
         let mut registry = PortRegistry::default();
         registry.take("a", &[second]).unwrap();
         registry.take("b", &[first, second]).unwrap_err();

@@ -42,12 +42,18 @@ impl Records {
             .create(&directory)
             .map_err(NetworkError::state("make the directory", &directory))?;
         let path = state.join("lock");
-        let lock = Flock::lock(open_file(&path)?, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            Errno::EWOULDBLOCK => NetworkError::StateInUse { path: path.clone() },
-            errno => NetworkError::state("lock", &path)(errno.into()),
-        })?;
+        let lock = Flock::lock(open_file(&path)?, FlockArg::LockExclusiveNonblock).map_err(
+            |(_, errno)| match errno {
+                Errno::EWOULDBLOCK => NetworkError::StateInUse { path: path.clone() },
+                errno => NetworkError::state("lock", &path)(errno.into()),
+            },
+        )?;
         let cursors = open_file(&state.join("cursors"))?;
-        Ok(Self { directory, cursors, _lock: lock })
+        Ok(Self {
+            directory,
+            cursors,
+            _lock: lock,
+        })
     }
 
     fn path(&self, pod: &str) -> PathBuf {
@@ -60,7 +66,10 @@ impl Records {
         let mut attachments = HashMap::new();
         for entry in fs::read_dir(&self.directory).map_err(listing())? {
             let path = entry.map_err(listing())?.path();
-            let pod = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let pod = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             let text = fs::read(&path).map_err(NetworkError::state("read the record", &path))?;
             match decode(&String::from_utf8_lossy(&text)) {
                 Some(attachment) if is_pod_id(pod) => {
@@ -68,7 +77,8 @@ impl Records {
                 }
                 _ => {
                     tracing::warn!(path = %path.display(), "dropped a torn network record");
-                    fs::remove_file(&path).map_err(NetworkError::state("remove the torn record", &path))?;
+                    fs::remove_file(&path)
+                        .map_err(NetworkError::state("remove the torn record", &path))?;
                 }
             }
         }
@@ -79,7 +89,8 @@ impl Records {
     pub(crate) fn write(&self, pod: &str, attachment: &Attachment) -> Result<(), NetworkError> {
         let path = self.path(pod);
         let unfinished = self.directory.join(format!("{pod}.new"));
-        fs::write(&unfinished, encode(attachment)).map_err(NetworkError::state("write the record", &unfinished))?;
+        fs::write(&unfinished, encode(attachment))
+            .map_err(NetworkError::state("write the record", &unfinished))?;
         fs::rename(&unfinished, &path).map_err(NetworkError::state("rename the record to", &path))
     }
 
@@ -97,15 +108,22 @@ impl Records {
     /// How many records there are.
     pub(crate) fn count(&self) -> Result<usize, NetworkError> {
         let entries = fs::read_dir(&self.directory);
-        Ok(entries.map_err(NetworkError::state("list the records in", &self.directory))?.count())
+        Ok(entries
+            .map_err(NetworkError::state("list the records in", &self.directory))?
+            .count())
     }
 
     /// Where the search in the subnet at this place of the configuration begins; 0 when that is not known.
     pub(crate) fn cursor(&self, place: usize) -> u64 {
         let mut text = [0; CURSOR_BYTES];
         // A missing or damaged cursor only makes addresses rest less long.
-        let _ = self.cursors.read_at(&mut text, (place * CURSOR_BYTES) as u64);
-        std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        let _ = self
+            .cursors
+            .read_at(&mut text, (place * CURSOR_BYTES) as u64);
+        std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     /// Keeps the cursor of the subnet at this place of the configuration.
@@ -113,12 +131,16 @@ impl Records {
         let text = format!("{cursor:020}\n");
         self.cursors
             .write_all_at(text.as_bytes(), (place * CURSOR_BYTES) as u64)
-            .map_err(NetworkError::state("write", self.directory.with_file_name("cursors")))
+            .map_err(NetworkError::state(
+                "write",
+                self.directory.with_file_name("cursors"),
+            ))
     }
 
     /// Removes everything that this module made; the state directory itself only when it is empty then.
     pub(crate) fn destroy(self, state: &Path) -> Result<(), NetworkError> {
-        fs::remove_dir_all(&self.directory).map_err(NetworkError::state("remove", &self.directory))?;
+        fs::remove_dir_all(&self.directory)
+            .map_err(NetworkError::state("remove", &self.directory))?;
         for name in ["cursors", "lock"] {
             let path = state.join(name);
             fs::remove_file(&path).map_err(NetworkError::state("remove", &path))?;
@@ -134,7 +156,10 @@ impl Records {
 
 /// Whether the text is a pod id: 64 lower-case hexadecimal digits. Such a text is a safe file name.
 pub(crate) fn is_pod_id(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn open_file(path: &Path) -> Result<File, NetworkError> {
@@ -151,14 +176,23 @@ fn open_file(path: &Path) -> Result<File, NetworkError> {
 
 /// A record's text: one fact a line, closed by the CRC-32 of all lines before.
 fn encode(attachment: &Attachment) -> String {
-    let mut text = format!("{TITLE}\nlink {}\nmac {}\n", attachment.host_link, attachment.mac);
+    let mut text = format!(
+        "{TITLE}\nlink {}\nmac {}\n",
+        attachment.host_link, attachment.mac
+    );
     for address in &attachment.addresses {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "address {address}");
     }
     for port in &attachment.ports {
-        let address = port.host_ip.map_or_else(|| "*".to_owned(), |address| address.to_string());
-        let _ = writeln!(text, "port {} {} {} {address}", port.protocol, port.container_port, port.host_port);
+        let address = port
+            .host_ip
+            .map_or_else(|| "*".to_owned(), |address| address.to_string());
+        let _ = writeln!(
+            text,
+            "port {} {} {} {address}",
+            port.protocol, port.container_port, port.host_port
+        );
     }
     let checksum = crc32fast::hash(text.as_bytes());
     let _ = writeln!(text, "crc32 {checksum:08x}");
@@ -178,7 +212,12 @@ fn decode(text: &str) -> Option<Attachment> {
     }
     let host_link = lines.next()?.strip_prefix("link ")?.parse().ok()?;
     let mac = decode_mac(lines.next()?.strip_prefix("mac ")?)?;
-    let mut attachment = Attachment { addresses: Vec::new(), host_link, mac, ports: Vec::new() };
+    let mut attachment = Attachment {
+        addresses: Vec::new(),
+        host_link,
+        mac,
+        ports: Vec::new(),
+    };
     for line in lines {
         match line.split_once(' ')? {
             ("address", address) => attachment.addresses.push(address.parse().ok()?),
@@ -207,12 +246,23 @@ fn decode_port(text: &str) -> Option<PortMapping> {
         "*" => None,
         address => Some(address.parse().ok()?),
     };
-    Some(PortMapping { protocol, container_port, host_port, host_ip })
+    Some(PortMapping {
+        protocol,
+        container_port,
+        host_port,
+        host_ip,
+    })
 }
 
 /// The cursors of these subnets, for their pools.
-pub(crate) fn cursors<'a>(records: &'a Records, subnets: &'a [Subnet]) -> impl Iterator<Item = (Subnet, u64)> + 'a {
-    subnets.iter().enumerate().map(|(place, subnet)| (*subnet, records.cursor(place)))
+pub(crate) fn cursors<'a>(
+    records: &'a Records,
+    subnets: &'a [Subnet],
+) -> impl Iterator<Item = (Subnet, u64)> + 'a {
+    subnets
+        .iter()
+        .enumerate()
+        .map(|(place, subnet)| (*subnet, records.cursor(place)))
 }
 
 #[cfg(test)]
@@ -230,7 +280,10 @@ mod tests {
             host_ip: host_ip.map(|address| address.parse().unwrap()),
         };
         Attachment {
-            addresses: vec!["10.231.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
+            addresses: vec![
+                "10.231.0.2/24".parse().unwrap(),
+                "fd00::2/64".parse().unwrap(),
+            ],
             host_link: "pw0123456789".parse().unwrap(),
             mac: MacAddress::of("10.231.0.2".parse().unwrap()),
             ports: vec![port(None), port(Some("::1"))],
@@ -243,7 +296,10 @@ mod tests {
         let (whole, torn) = ("a".repeat(64), "b".repeat(64));
         {
             let records = Records::open(state.path()).unwrap();
-            assert!(matches!(Records::open(state.path()), Err(NetworkError::StateInUse { .. })));
+            assert!(matches!(
+                Records::open(state.path()),
+                Err(NetworkError::StateInUse { .. })
+            ));
             records.write(&whole, &attachment()).unwrap();
             records.set_cursor(1, 77).unwrap();
             let text = encode(&attachment());
@@ -251,9 +307,15 @@ mod tests {
             fs::write(records.path("unfinished.new"), &text).unwrap();
         }
         let records = Records::open(state.path()).unwrap();
-        assert_eq!(records.load().unwrap(), HashMap::from([(whole.clone(), attachment())]));
+        assert_eq!(
+            records.load().unwrap(),
+            HashMap::from([(whole.clone(), attachment())])
+        );
         assert_eq!(records.count().unwrap(), 1);
-        assert_eq!((records.cursor(0), records.cursor(1), records.cursor(2)), (0, 77, 0));
+        assert_eq!(
+            (records.cursor(0), records.cursor(1), records.cursor(2)),
+            (0, 77, 0)
+        );
         records.remove(&whole).unwrap();
         records.remove(&whole).unwrap();
         records.destroy(state.path()).unwrap();
@@ -267,7 +329,11 @@ mod tests {
         for position in 0..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[position] ^= 1;
-            assert_eq!(decode(&String::from_utf8(bytes).unwrap()), None, "byte {position}");
+            assert_eq!(
+                decode(&String::from_utf8(bytes).unwrap()),
+                None,
+                "byte {position}"
+            );
         }
     }
 

@@ -13,8 +13,10 @@ use crate::error::NetworkError;
 /// has no such files; their absence is no error.
 ///
 /// Routers are not believed (CVE-2020-10749), and addresses are usable at once, because the allocator makes them unique.
-pub const POD_SYSCTLS: &[(&str, &str)] =
-    &[("net.ipv6.conf.default.accept_ra", "0"), ("net.ipv6.conf.default.accept_dad", "0")];
+pub const POD_SYSCTLS: &[(&str, &str)] = &[
+    ("net.ipv6.conf.default.accept_ra", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+];
 
 /// Lets the host forward IPv4.
 pub(crate) fn forward_ipv4() -> Result<(), NetworkError> {
@@ -45,20 +47,34 @@ pub(crate) fn forward_ipv6() -> Result<(), NetworkError> {
 
 /// Settings of the bridge: host ports on 127.0.0.1 need `route_localnet`; pods are no routers for the host.
 pub(crate) fn configure_bridge(bridge: &LinkName, has_ipv6: bool) -> Result<(), NetworkError> {
-    ensure(&Path::new("net/ipv4/conf").join(bridge.as_str()).join("route_localnet"), "1")?;
+    ensure(
+        &Path::new("net/ipv4/conf")
+            .join(bridge.as_str())
+            .join("route_localnet"),
+        "1",
+    )?;
     refuse_router_advertisements(bridge)?;
     if has_ipv6 {
-        ensure(&Path::new("net/ipv6/conf").join(bridge.as_str()).join("accept_dad"), "0")?;
+        ensure(
+            &Path::new("net/ipv6/conf")
+                .join(bridge.as_str())
+                .join("accept_dad"),
+            "0",
+        )?;
     }
     Ok(())
 }
 
 /// Makes the host deaf to router advertisements on this link.
 pub(crate) fn refuse_router_advertisements(link: &LinkName) -> Result<(), NetworkError> {
-    let setting = Path::new("net/ipv6/conf").join(link.as_str()).join("accept_ra");
+    let setting = Path::new("net/ipv6/conf")
+        .join(link.as_str())
+        .join("accept_ra");
     match write(&setting, "0") {
         // The kernel has no IPv6.
-        Err(NetworkError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(NetworkError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
         result => result,
     }
 }
@@ -69,7 +85,11 @@ fn root() -> PathBuf {
 
 fn error(action: impl Into<String>, path: &Path) -> impl FnOnce(io::Error) -> NetworkError {
     let (action, path) = (action.into(), path.to_owned());
-    move |source| NetworkError::Sysctl { action, path, source }
+    move |source| NetworkError::Sysctl {
+        action,
+        path,
+        source,
+    }
 }
 
 /// Writes only what differs: some settings have effects even when they are written as they are.
@@ -89,11 +109,17 @@ fn read(setting: &Path) -> Result<String, NetworkError> {
 fn write(setting: &Path, value: &str) -> Result<(), NetworkError> {
     let path = root().join(setting);
     let action = || format!("write {value:?} to");
-    let mut file = OpenOptions::new().write(true).open(&path).map_err(error(action(), &path))?;
-    let filesystem = fstatfs(&file).map_err(io::Error::from).map_err(error(action(), &path))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .map_err(error(action(), &path))?;
+    let filesystem = fstatfs(&file)
+        .map_err(io::Error::from)
+        .map_err(error(action(), &path))?;
     if filesystem.filesystem_type() != PROC_SUPER_MAGIC {
         let problem = io::Error::other("this is no file of procfs");
         return Err(error(action(), &path)(problem));
     }
-    file.write_all(value.as_bytes()).map_err(error(action(), &path))
+    file.write_all(value.as_bytes())
+        .map_err(error(action(), &path))
 }

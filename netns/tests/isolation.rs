@@ -12,7 +12,9 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 231, 1, 1);
 const GATEWAY_MAC: [u8; 6] = [0x0a, 0x58, 10, 231, 1, 1];
 
 fn v4(pod: &Pod) -> Ipv4Addr {
-    let IpAddr::V4(address) = pod.v4() else { panic!("the first subnet is IPv4") };
+    let IpAddr::V4(address) = pod.v4() else {
+        panic!("the first subnet is IPv4")
+    };
     address
 }
 
@@ -31,19 +33,49 @@ fn frame(from: &Pod, destination: Ipv4Addr, port: u16, text: &'static str) -> Ud
 fn spoofed_sources_are_dropped() {
     let mut machine = Machine::new();
     let (attacker, victim) = (machine.pod(&[]), machine.pod(&[]));
-    let receivers = [(udp(&machine.host, "0.0.0.0:9000"), GATEWAY, GATEWAY_MAC), {
-        let (address, mac) = (v4(&victim), victim.attachment.mac.0);
-        (udp(&victim.namespace, "0.0.0.0:9000"), address, mac)
-    }];
+    let receivers = [
+        (udp(&machine.host, "0.0.0.0:9000"), GATEWAY, GATEWAY_MAC),
+        {
+            let (address, mac) = (v4(&victim), victim.attachment.mac.0);
+            (udp(&victim.namespace, "0.0.0.0:9000"), address, mac)
+        },
+    ];
     for (receiver, destination, destination_mac) in &receivers {
-        let honest = UdpFrame { destination_mac: *destination_mac, ..frame(&attacker, *destination, 9000, "honest") };
-        for source in [v4(&victim), Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(127, 0, 0, 1), GATEWAY] {
-            UdpFrame { source, text: "spoofed address", ..honest }.send(&attacker.namespace);
+        let honest = UdpFrame {
+            destination_mac: *destination_mac,
+            ..frame(&attacker, *destination, 9000, "honest")
+        };
+        for source in [
+            v4(&victim),
+            Ipv4Addr::new(192, 0, 2, 1),
+            Ipv4Addr::new(127, 0, 0, 1),
+            GATEWAY,
+        ] {
+            UdpFrame {
+                source,
+                text: "spoofed address",
+                ..honest
+            }
+            .send(&attacker.namespace);
         }
-        UdpFrame { source_mac: victim.attachment.mac.0, text: "spoofed mac", ..honest }.send(&attacker.namespace);
-        UdpFrame { source_mac: GATEWAY_MAC, text: "spoofed mac", ..honest }.send(&attacker.namespace);
+        UdpFrame {
+            source_mac: victim.attachment.mac.0,
+            text: "spoofed mac",
+            ..honest
+        }
+        .send(&attacker.namespace);
+        UdpFrame {
+            source_mac: GATEWAY_MAC,
+            text: "spoofed mac",
+            ..honest
+        }
+        .send(&attacker.namespace);
         honest.send(&attacker.namespace);
-        assert_eq!(next_datagram(receiver).unwrap().0, "honest", "to {destination}");
+        assert_eq!(
+            next_datagram(receiver).unwrap().0,
+            "honest",
+            "to {destination}"
+        );
     }
 }
 
@@ -57,7 +89,9 @@ fn the_hosts_loopback_is_closed_to_pods() {
     let open_service = udp(&machine.host, "0.0.0.0:9001");
     frame(&pod, GATEWAY, 9001, "to the gateway").send(&pod.namespace);
     assert_eq!(next_datagram(&open_service).unwrap().0, "to the gateway");
-    udp(&machine.host, "127.0.0.1:0").send_to(b"from the host", "127.0.0.1:9000").unwrap();
+    udp(&machine.host, "127.0.0.1:0")
+        .send_to(b"from the host", "127.0.0.1:9000")
+        .unwrap();
     assert_eq!(next_datagram(&service).unwrap().0, "from the host");
 }
 

@@ -11,7 +11,11 @@ use podwright_netns::Protocol::Tcp;
 use podwright_netns::{Installed, NetworkError};
 use support::*;
 
-const NOTHING: Installed = Installed { links: 0, elements: 0, records: 0 };
+const NOTHING: Installed = Installed {
+    links: 0,
+    elements: 0,
+    records: 0,
+};
 
 fn installed(machine: &mut Machine) -> Installed {
     machine.with(|network| network.installed()).unwrap()
@@ -32,8 +36,11 @@ fn attachments_survive_a_restart_and_dead_ones_are_reclaimed() {
     // Open already before recovery: ports work, records are there.
     ask(&machine.outside, address(HOST_V4), 8080).unwrap();
     let id = live.id.clone();
-    assert_eq!(machine.with(move |network| network.attachment(&id)), Some(live.attachment.clone()));
-    assert_eq!(recover(&mut machine, &[&live]), [dead.id.clone()]);
+    assert_eq!(
+        machine.with(move |network| network.attachment(&id)),
+        Some(live.attachment.clone())
+    );
+    assert_eq!(recover(&mut machine, &[&live]), [dead.id.as_str()]);
     assert_eq!(installed(&mut machine).links, 1);
     assert_eq!(installed(&mut machine).records, 1);
     assert_eq!(recover(&mut machine, &[&live]), [""; 0]);
@@ -49,14 +56,19 @@ fn links_without_a_record_are_reclaimed() {
     let pod = machine.pod(&[]);
     std::fs::remove_file(machine.state.path().join("pods").join(&pod.id)).unwrap();
     machine.open();
-    assert_eq!(recover(&mut machine, &[]), [pod.attachment.host_link.to_string()]);
+    assert_eq!(
+        recover(&mut machine, &[]),
+        [pod.attachment.host_link.to_string()]
+    );
     assert_eq!(installed(&mut machine), NOTHING);
 }
 
 #[test]
 fn an_exhausted_range_and_a_taken_port_say_so() {
     let mut machine = Machine::with_subnets(&["10.231.1.0/29"]);
-    let mut pods: Vec<Pod> = (0..5).map(|number| machine.pod(&[port(Tcp, 8000 + number, 80, None)])).collect();
+    let mut pods: Vec<Pod> = (0..5)
+        .map(|number| machine.pod(&[port(Tcp, 8000 + number, 80, None)]))
+        .collect();
     let error = machine.try_pod(&[]).err().unwrap();
     assert_eq!(
         error.to_string(),
@@ -85,7 +97,10 @@ fn a_failed_attachment_leaves_nothing() {
     let (second, namespace) = (pod_id(), pod.namespace);
     let error = machine.with(move |network| namespace.attach(network, &second, &[]).unwrap_err());
     assert!(matches!(error, NetworkError::Kernel { .. }));
-    assert!(error.source().unwrap().to_string().contains("eth0"), "{error:?}");
+    assert!(
+        error.source().unwrap().to_string().contains("eth0"),
+        "{error:?}"
+    );
     machine.detach(&pod.id);
     recover(&mut machine, &[]);
     assert_eq!(installed(&mut machine).records, 0);
@@ -116,7 +131,9 @@ fn two_hundred_pods_leave_nothing_and_are_quick() {
         let (namespace, id) = (Namespace::new(), pod_id());
         let (addresses, attach_time, detach_time) = machine.with(move |network| {
             let begin = Instant::now();
-            let attachment = namespace.attach(network, &id, &[port(Tcp, 10_000 + number, 80, None)]).unwrap();
+            let attachment = namespace
+                .attach(network, &id, &[port(Tcp, 10_000 + number, 80, None)])
+                .unwrap();
             let attach_time = begin.elapsed();
             drop(namespace);
             let begin = Instant::now();
@@ -133,7 +150,10 @@ fn two_hundred_pods_leave_nothing_and_are_quick() {
     let network = machine.network.take().unwrap();
     machine.host.run(move || network.destroy()).unwrap();
     assert!(!machine.state.path().exists());
-    let links = machine.host.run(|| std::fs::read_to_string("/proc/net/dev")).unwrap();
+    let links = machine
+        .host
+        .run(|| std::fs::read_to_string("/proc/net/dev"))
+        .unwrap();
     assert!(!links.contains("pw"), "{links}");
 }
 
@@ -150,27 +170,116 @@ fn a_network_with_pods_is_not_destroyed() {
 fn a_state_directory_and_a_bridge_name_of_others_are_refused() {
     let machine = Machine::new();
     let settings = config(machine.state.path(), "pwtest1", &["10.231.9.0/24"]);
-    let error = machine.host.run(move || podwright_netns::Network::open(settings)).unwrap_err();
+    let error = machine
+        .host
+        .run(move || podwright_netns::Network::open(settings))
+        .unwrap_err();
     assert!(matches!(error, NetworkError::StateInUse { .. }));
     let state = tempfile::tempdir().unwrap();
     let settings = config(state.path(), "eth0", &["10.231.9.0/24"]);
-    let error = machine.host.run(move || podwright_netns::Network::open(settings)).unwrap_err();
+    let error = machine
+        .host
+        .run(move || podwright_netns::Network::open(settings))
+        .unwrap_err();
     assert!(matches!(error, NetworkError::NotABridge { .. }), "{error}");
 }
 
 fn percentiles(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
-    format!("p50 {:?}, p90 {:?}, p99 {:?}, max {:?}", at(50), at(90), at(99), at(100))
+    format!(
+        "p50 {:?}, p90 {:?}, p99 {:?}, max {:?}",
+        at(50),
+        at(90),
+        at(99),
+        at(100)
+    )
 }
 
 /// Waits until the kernel has deleted the links of dead namespaces, which it does in the background.
 fn await_nothing(machine: &mut Machine) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while installed(machine) != NOTHING {
-        assert!(Instant::now() < deadline, "left behind: {:?}", installed(machine));
+        assert!(
+            Instant::now() < deadline,
+            "left behind: {:?}",
+            installed(machine)
+        );
         // Each round asks the kernel for a namespace, which waits for the clean-up of dead ones in part.
         drop(Namespace::new());
-        machine.with(|network| network.recover(&HashSet::new())).unwrap();
+        machine
+            .with(|network| network.recover(&HashSet::new()))
+            .unwrap();
     }
+}
+
+#[test]
+fn the_first_packet_is_not_lost() {
+    let mut machine = Machine::new();
+    let _server = TcpServer::start(&machine.host, "[::]:80");
+    // While the bridge has a pod it has a carrier; else it loses that when the kernel deletes the last pod's link.
+    let _other = machine.pod(&[]);
+    for _ in 0..50 {
+        let pod = machine.pod(&[]);
+        let begin = Instant::now();
+        ask(&pod.namespace, address("10.231.1.1"), 80).unwrap();
+        ask(&pod.namespace, address("fd31:1::1"), 80).unwrap();
+        // A lost SYN or ARP request is repeated after a second.
+        assert!(
+            begin.elapsed() < Duration::from_millis(900),
+            "{:?}",
+            begin.elapsed()
+        );
+        machine.detach(&pod.id);
+    }
+}
+
+#[test]
+fn flushed_tables_are_made_anew() {
+    let mut machine = Machine::new();
+    let first = machine.pod(&[port(Tcp, 8080, 80, None)]);
+    let _server = TcpServer::start(&first.namespace, "[::]:80");
+    // Another network of the same table name, closed for good, takes the tables with it.
+    machine.host.run(|| {
+        let state = tempfile::tempdir().unwrap();
+        let settings = config(state.path(), "pwtest1", &["10.231.9.0/24"]);
+        podwright_netns::Network::open(settings)
+            .unwrap()
+            .destroy()
+            .unwrap();
+    });
+    ask(&machine.host, address(HOST_V4), 8080).unwrap_err();
+    let second = machine.pod(&[]);
+    ask(&second.namespace, address(HOST_V4), 8080).unwrap();
+    machine.detach(&first.id);
+    machine.detach(&second.id);
+}
+
+#[test]
+fn pods_are_attached_side_by_side() {
+    let mut machine = Machine::new();
+    let addresses = machine.with(|network| {
+        let host = &std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        std::thread::scope(|scope| {
+            let attach = move || {
+                nix::sched::setns(host, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                let attach_one = |_| {
+                    Namespace::new()
+                        .attach(network, &pod_id(), &[])
+                        .unwrap()
+                        .addresses
+                };
+                (0..20).map(attach_one).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(attach)).collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap())
+                .collect::<Vec<_>>()
+        })
+    });
+    assert_eq!(addresses.iter().collect::<HashSet<_>>().len(), 80);
+    assert_eq!(installed(&mut machine).records, 80);
+    assert_eq!(recover(&mut machine, &[]).len(), 80);
+    await_nothing(&mut machine);
 }

@@ -28,8 +28,17 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(subnet: Subnet, cursor: u64) -> Self {
         let (first, last) = subnet.pod_offsets();
-        let cursor = if (first..=last).contains(&cursor) { cursor } else { first };
-        Self { subnet, used: HashSet::new(), cursor, lingering: HashMap::new() }
+        let cursor = if (first..=last).contains(&cursor) {
+            cursor
+        } else {
+            first
+        };
+        Self {
+            subnet,
+            used: HashSet::new(),
+            cursor,
+            lingering: HashMap::new(),
+        }
     }
 
     #[cfg(test)]
@@ -76,7 +85,10 @@ impl Pool {
                 let (address, _) = self.take(offset);
                 Ok((address, link))
             }
-            None => Err(PoolExhausted { subnet: self.subnet, in_use: self.used.len() }),
+            None => Err(PoolExhausted {
+                subnet: self.subnet,
+                in_use: self.used.len(),
+            }),
         }
     }
 
@@ -90,7 +102,9 @@ impl Pool {
 
     /// Takes an address back; `lingering` is the link of its holder when that is still there.
     pub(crate) fn free(&mut self, address: IpAddr, lingering: Option<&LinkName>) {
-        let Some(offset) = self.subnet.offset(address) else { return };
+        let Some(offset) = self.subnet.offset(address) else {
+            return;
+        };
         if self.used.remove(&offset)
             && let Some(link) = lingering
         {
@@ -118,10 +132,19 @@ mod tests {
         let mut pool = pool("10.231.0.0/29"); // 2..=6
         assert_eq!(give(&mut pool), "10.231.0.2");
         pool.free("10.231.0.2".parse().unwrap(), None);
-        for wanted in ["10.231.0.3", "10.231.0.4", "10.231.0.5", "10.231.0.6", "10.231.0.2"] {
+        for wanted in [
+            "10.231.0.3",
+            "10.231.0.4",
+            "10.231.0.5",
+            "10.231.0.6",
+            "10.231.0.2",
+        ] {
             assert_eq!(give(&mut pool), wanted);
         }
-        let exhausted = PoolExhausted { subnet: pool.subnet(), in_use: 5 };
+        let exhausted = PoolExhausted {
+            subnet: pool.subnet(),
+            in_use: 5,
+        };
         assert_eq!(pool.give(|_| true), Err(exhausted));
         pool.free("10.231.0.4".parse().unwrap(), None);
         assert_eq!(give(&mut pool), "10.231.0.4");

@@ -31,10 +31,17 @@ impl FromStr for IpNet {
     type Err = SubnetError;
 
     fn from_str(text: &str) -> Result<Self, SubnetError> {
-        let error = |problem| SubnetError { text: text.to_owned(), problem };
+        let error = |problem| SubnetError {
+            text: text.to_owned(),
+            problem,
+        };
         let (address, prefix) = text.split_once('/').ok_or_else(|| error("no /prefix"))?;
-        let address: IpAddr = address.parse().map_err(|_| error("the address does not parse"))?;
-        let prefix: u8 = prefix.parse().map_err(|_| error("the prefix length is no number"))?;
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| error("the address does not parse"))?;
+        let prefix: u8 = prefix
+            .parse()
+            .map_err(|_| error("the prefix length is no number"))?;
         if u32::from(prefix) > bits_of(address) {
             return Err(error("the prefix length is greater than the address"));
         }
@@ -72,8 +79,14 @@ impl Subnet {
 
     /// The address `offset` after the network's.
     pub(crate) fn at(self, offset: u64) -> IpNet {
-        let address = from_number(to_number(self.network) | u128::from(offset), self.network.is_ipv4());
-        IpNet { address, prefix: self.prefix }
+        let address = from_number(
+            to_number(self.network) | u128::from(offset),
+            self.network.is_ipv4(),
+        );
+        IpNet {
+            address,
+            prefix: self.prefix,
+        }
     }
 
     /// The inverse of [`Subnet::at`]; `None` outside the subnet, or beyond 64 bits.
@@ -90,7 +103,14 @@ impl Subnet {
     pub(crate) fn pod_offsets(self) -> (u64, u64) {
         let host_bits = (bits_of(self.network) - u32::from(self.prefix)).min(48);
         let last = (1u64 << host_bits) - 1;
-        (2, if self.network.is_ipv4() { last - 1 } else { last })
+        (
+            2,
+            if self.network.is_ipv4() {
+                last - 1
+            } else {
+                last
+            },
+        )
     }
 
     /// The netmask as bytes.
@@ -114,17 +134,29 @@ impl FromStr for Subnet {
 
     fn from_str(text: &str) -> Result<Self, SubnetError> {
         let IpNet { address, prefix } = text.parse()?;
-        let error = |problem| SubnetError { text: text.to_owned(), problem };
+        let error = |problem| SubnetError {
+            text: text.to_owned(),
+            problem,
+        };
         if mask(address, prefix) != address {
-            return Err(error("host bits are set; write the network's first address"));
+            return Err(error(
+                "host bits are set; write the network's first address",
+            ));
         }
         if bits_of(address) - u32::from(prefix) < 2 {
-            return Err(error("too small for a gateway and pods; use /30 (IPv4) or /126 (IPv6) or shorter"));
+            return Err(error(
+                "too small for a gateway and pods; use /30 (IPv4) or /126 (IPv6) or shorter",
+            ));
         }
         if address.is_multicast() || address.is_loopback() || address.is_unspecified() {
-            return Err(error("use private unicast addresses, as 10.0.0.0/8 or fd00::/8 have them"));
+            return Err(error(
+                "use private unicast addresses, as 10.0.0.0/8 or fd00::/8 have them",
+            ));
         }
-        Ok(Self { network: address, prefix })
+        Ok(Self {
+            network: address,
+            prefix,
+        })
     }
 }
 
@@ -141,7 +173,11 @@ fn to_number(address: IpAddr) -> u128 {
 
 fn from_number(number: u128, is_ipv4: bool) -> IpAddr {
     // An IPv4 number comes from 32 bits and stays within them.
-    if is_ipv4 { IpAddr::V4((number as u32).into()) } else { IpAddr::V6(number.into()) }
+    if is_ipv4 {
+        IpAddr::V4((number as u32).into())
+    } else {
+        IpAddr::V6(number.into())
+    }
 }
 
 fn mask(address: IpAddr, prefix: u8) -> IpAddr {
@@ -167,14 +203,33 @@ impl MacAddress {
     /// also gets its link-layer address again, so no neighbour's cache can be stale.
     pub(crate) fn of(address: IpAddr) -> Self {
         let bytes = octets(address);
-        let [.., a, b, c, d] = bytes[..] else { unreachable!("an address has at least four bytes") };
+        let [.., a, b, c, d] = bytes[..] else {
+            unreachable!("an address has at least four bytes")
+        };
         Self([0x0a, 0x58, a, b, c, d])
     }
 
     /// The IPv6 link-local address that the kernel makes from it (modified EUI-64, RFC 4291 appendix A).
     pub(crate) fn link_local(self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = self.0;
-        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
+        Ipv6Addr::from([
+            0xfe,
+            0x80,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            a ^ 0x02,
+            b,
+            c,
+            0xff,
+            0xfe,
+            d,
+            e,
+            f,
+        ])
     }
 }
 

@@ -31,7 +31,10 @@ impl<'a> Attributes<'a> {
     /// The first attribute of this type as text without its closing zero.
     pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         let bytes = self.find(kind)?;
-        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(bytes.len());
         std::str::from_utf8(&bytes[..end]).ok()
     }
 }
@@ -80,7 +83,12 @@ mod tests {
 
     #[test]
     fn stops_at_lengths_that_do_not_fit() {
-        for bytes in [&[3, 0, 1, 0][..], &[0, 0, 1, 0], &[9, 0, 1, 0, 1, 2, 3, 4], &[8, 0, 1]] {
+        for bytes in [
+            &[3, 0, 1, 0][..],
+            &[0, 0, 1, 0],
+            &[9, 0, 1, 0, 1, 2, 3, 4],
+            &[8, 0, 1],
+        ] {
             assert_eq!(Attributes::new(bytes).count(), 0, "{bytes:?}");
         }
     }

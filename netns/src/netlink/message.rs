@@ -41,14 +41,21 @@ impl Message {
         bytes.extend_from_slice(&flags.to_ne_bytes());
         bytes.extend_from_slice(&[0; 8]); // sequence, set by `finish`; port, set by the kernel
         bytes.extend_from_slice(header);
-        let mut message = Self { bytes, what: what.into(), role: Role::Request };
+        let mut message = Self {
+            bytes,
+            what: what.into(),
+            role: Role::Request,
+        };
         message.pad();
         message
     }
 
     /// Marks the begin or end of a batch; never acknowledged.
     pub(crate) fn frame(kind: u16, header: &[u8], what: &'static str) -> Self {
-        Self { role: Role::Frame, ..Self::new(kind, 0, header, what) }
+        Self {
+            role: Role::Frame,
+            ..Self::new(kind, 0, header, what)
+        }
     }
 
     /// Whether the message only marks the begin or end of a batch.
@@ -69,7 +76,10 @@ impl Message {
     fn close_attribute(&mut self, start: usize, kind: u16) {
         let length = self.bytes.len() - start;
         // Callers keep attributes under 64 KiB: the longest are element lists, cut by `nft::element`.
-        debug_assert!(length <= usize::from(u16::MAX), "attribute of {length} bytes");
+        debug_assert!(
+            length <= usize::from(u16::MAX),
+            "attribute of {length} bytes"
+        );
         self.bytes[start..start + 2].copy_from_slice(&(length as u16).to_ne_bytes());
         self.bytes[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
         self.pad();
@@ -149,11 +159,19 @@ pub(crate) enum Reply {
     /// The request with this sequence number is done.
     Ack { sequence: u32 },
     /// The request with this sequence number was refused.
-    Refused { sequence: u32, errno: Errno, detail: Option<String> },
+    Refused {
+        sequence: u32,
+        errno: Errno,
+        detail: Option<String>,
+    },
     /// A dump is complete.
     Done { sequence: u32 },
     /// An object: message type, and everything after the netlink header.
-    Object { sequence: u32, kind: u16, payload: Vec<u8> },
+    Object {
+        sequence: u32,
+        kind: u16,
+        payload: Vec<u8>,
+    },
 }
 
 /// Splits a received datagram. `None` when it is not a run of whole messages.
@@ -170,7 +188,11 @@ pub(crate) fn parse(mut datagram: &[u8]) -> Option<Vec<Reply>> {
             libc::NLMSG_NOOP => None,
             libc::NLMSG_ERROR => Some(parse_error(payload, flags, sequence)?),
             libc::NLMSG_DONE => Some(parse_done(payload, sequence)),
-            _ => Some(Reply::Object { sequence, kind, payload: payload.to_vec() }),
+            _ => Some(Reply::Object {
+                sequence,
+                kind,
+                payload: payload.to_vec(),
+            }),
         });
         datagram = &datagram[length.next_multiple_of(4).min(datagram.len())..];
     }
@@ -184,21 +206,31 @@ fn parse_error(payload: &[u8], flags: u16, sequence: u32) -> Option<Reply> {
         return Some(Reply::Ack { sequence });
     }
     let request = payload.get(4..)?;
-    let echoed = if flags & CAPPED == 0 { usize::try_from(read_u32(request)?).ok()? } else { HEADER };
+    let echoed = if flags & CAPPED == 0 {
+        usize::try_from(read_u32(request)?).ok()?
+    } else {
+        HEADER
+    };
     let detail = (flags & ACK_ATTRIBUTES != 0)
         .then(|| request.get(echoed.checked_next_multiple_of(4)?..))
         .flatten()
         .and_then(|attributes| Attributes::new(attributes).text(ACK_TEXT))
         .map(str::to_owned);
-    Some(Reply::Refused { sequence, errno: Errno::from_raw(code.wrapping_neg()), detail })
+    Some(Reply::Refused {
+        sequence,
+        errno: Errno::from_raw(code.wrapping_neg()),
+        detail,
+    })
 }
 
 /// `NLMSG_DONE` of a dump carries 0 or a negative errno.
 fn parse_done(payload: &[u8], sequence: u32) -> Reply {
     match read_u32(payload).map(u32::cast_signed) {
-        Some(code) if code < 0 => {
-            Reply::Refused { sequence, errno: Errno::from_raw(code.wrapping_neg()), detail: None }
-        }
+        Some(code) if code < 0 => Reply::Refused {
+            sequence,
+            errno: Errno::from_raw(code.wrapping_neg()),
+            detail: None,
+        },
         _ => Reply::Done { sequence },
     }
 }
@@ -227,7 +259,10 @@ mod tests {
     fn finishing_sets_sequence_and_flags_in_the_batch() {
         let mut batch = vec![0xaa; 4];
         Message::new(20, 0, &[], "x").finish(&mut batch, 7, libc::NLM_F_ACK);
-        assert_eq!(batch[4..], [16, 0, 0, 0, 20, 0, 5, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            batch[4..],
+            [16, 0, 0, 0, 20, 0, 5, 0, 7, 0, 0, 0, 0, 0, 0, 0]
+        );
     }
 
     fn error_message(flags: u16, code: i32, tail: &[u8]) -> Vec<u8> {
@@ -243,7 +278,10 @@ mod tests {
 
     #[test]
     fn reads_acks_and_errors_with_their_text() {
-        assert_eq!(parse(&error_message(CAPPED, 0, &[0; 16])).unwrap(), [Reply::Ack { sequence: 5 }]);
+        assert_eq!(
+            parse(&error_message(CAPPED, 0, &[0; 16])).unwrap(),
+            [Reply::Ack { sequence: 5 }]
+        );
         let mut tail = vec![0; 16];
         tail.extend_from_slice(&[8, 0, 1, 0, b'n', b'o', b'!', 0]);
         let refused = |detail: Option<&str>| Reply::Refused {
@@ -252,10 +290,18 @@ mod tests {
             detail: detail.map(str::to_owned),
         };
         assert_eq!(
-            parse(&error_message(CAPPED | ACK_ATTRIBUTES, -libc::EEXIST, &tail)).unwrap(),
+            parse(&error_message(
+                CAPPED | ACK_ATTRIBUTES,
+                -libc::EEXIST,
+                &tail
+            ))
+            .unwrap(),
             [refused(Some("no!"))]
         );
-        assert_eq!(parse(&error_message(CAPPED, -libc::EEXIST, &tail)).unwrap(), [refused(None)]);
+        assert_eq!(
+            parse(&error_message(CAPPED, -libc::EEXIST, &tail)).unwrap(),
+            [refused(None)]
+        );
     }
 
     #[test]

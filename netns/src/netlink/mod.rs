@@ -8,7 +8,7 @@ mod socket;
 
 pub(crate) use attribute::{Attributes, read_u32, read_u64};
 pub(crate) use message::{Message, Reply};
-pub(crate) use socket::{Protocol, Socket, dump, exchange, prepare};
+pub(crate) use socket::{LinkNotices, Protocol, Socket, dump, exchange, prepare};
 
 use nix::errno::Errno;
 

@@ -4,10 +4,13 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvmsg, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, recvmsg,
+    send, setsockopt, socket, sockopt,
 };
 
 use super::NetlinkError;
@@ -40,11 +43,23 @@ impl Socket {
             Protocol::Route => SockProtocol::NetlinkRoute,
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
         };
-        let descriptor = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
-            .map_err(|errno| NetlinkError::Open { what: "socket", errno })?;
+        let descriptor = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            protocol,
+        )
+        .map_err(|errno| NetlinkError::Open {
+            what: "socket",
+            errno,
+        })?;
         prepare(descriptor.as_fd())?;
-        setsockopt(&descriptor, sockopt::SndBufForce, &SEND_BYTES)
-            .map_err(|errno| NetlinkError::Open { what: "SO_SNDBUFFORCE", errno })?;
+        setsockopt(&descriptor, sockopt::SndBufForce, &SEND_BYTES).map_err(|errno| {
+            NetlinkError::Open {
+                what: "SO_SNDBUFFORCE",
+                errno,
+            }
+        })?;
         Ok(Self { descriptor })
     }
 }
@@ -55,11 +70,63 @@ impl AsFd for Socket {
     }
 }
 
+/// Notices of changes of links, in the calling thread's network namespace.
+#[derive(Debug)]
+pub(crate) struct LinkNotices {
+    descriptor: OwnedFd,
+}
+
+impl LinkNotices {
+    /// Subscribes: changes from now on are noticed.
+    pub(crate) fn subscribe() -> Result<Self, NetlinkError> {
+        let failed = |what| move |errno| NetlinkError::Open { what, errno };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let protocol = SockProtocol::NetlinkRoute;
+        let descriptor = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)
+            .map_err(failed("socket"))?;
+        let groups = NetlinkAddr::new(0, libc::RTMGRP_LINK as u32);
+        bind(descriptor.as_raw_fd(), &groups).map_err(failed("subscribe to links"))?;
+        Ok(Self { descriptor })
+    }
+
+    /// Waits for the next notice; whether there was one in time.
+    pub(crate) fn wait(&self, timeout: Duration) -> Result<bool, NetlinkError> {
+        let failed = |errno| NetlinkError::Transport {
+            direction: "receive",
+            what: "wait for a change of a link".to_owned(),
+            errno,
+        };
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let mut waiting = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waiting, timeout) {
+            Ok(0) => return Ok(false),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        // What is in it does not matter: the caller looks at the link itself.
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        loop {
+            match recv(
+                self.descriptor.as_raw_fd(),
+                &mut buffer,
+                MsgFlags::MSG_DONTWAIT,
+            ) {
+                Ok(_) | Err(Errno::EINTR | Errno::ENOBUFS) => {}
+                Err(Errno::EAGAIN) => return Ok(true),
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+    }
+}
+
 /// Asks for error texts (`NETLINK_EXT_ACK`) and for errors that do not repeat the request (`NETLINK_CAP_ACK`).
 pub(crate) fn prepare(descriptor: BorrowedFd<'_>) -> Result<(), NetlinkError> {
     const EXTENDED_ACK: libc::c_int = 11;
     const CAPPED_ACK: libc::c_int = 10;
-    for (what, option) in [("NETLINK_EXT_ACK", EXTENDED_ACK), ("NETLINK_CAP_ACK", CAPPED_ACK)] {
+    for (what, option) in [
+        ("NETLINK_EXT_ACK", EXTENDED_ACK),
+        ("NETLINK_CAP_ACK", CAPPED_ACK),
+    ] {
         let on: libc::c_int = 1;
         // SAFETY: the option value is a live c_int and its exact size is given; the kernel only reads it during the call.
         let result = unsafe {
@@ -80,16 +147,31 @@ pub(crate) fn prepare(descriptor: BorrowedFd<'_>) -> Result<(), NetlinkError> {
 ///
 /// rtnetlink carries out the messages in order and goes on past a refused one; nfnetlink takes or leaves a batch as a
 /// whole. Either way the first refusal is the error.
-pub(crate) fn exchange(socket: impl AsFd, messages: &[Message]) -> Result<Vec<Reply>, NetlinkError> {
+pub(crate) fn exchange(
+    socket: impl AsFd,
+    messages: &[Message],
+) -> Result<Vec<Reply>, NetlinkError> {
     let socket = socket.as_fd();
     let mut batch = Vec::with_capacity(2048);
     // nfnetlink acknowledges no BATCH_END before Linux 6.10: ask it of the last message that changes something.
-    let acknowledged = messages.iter().rposition(|message| !message.is_frame()).unwrap_or_default();
+    let acknowledged = messages
+        .iter()
+        .rposition(|message| !message.is_frame())
+        .unwrap_or_default();
     for (index, message) in messages.iter().enumerate() {
-        let flags = if index == acknowledged { libc::NLM_F_ACK } else { 0 };
+        let flags = if index == acknowledged {
+            libc::NLM_F_ACK
+        } else {
+            0
+        };
         message.finish(&mut batch, sequence_of(index), flags);
     }
-    let what = || messages.first().map(|message| message.what().to_owned()).unwrap_or_default();
+    let what = || {
+        messages
+            .first()
+            .map(|message| message.what().to_owned())
+            .unwrap_or_default()
+    };
     send_all(socket, &batch, what)?;
 
     let mut objects = Vec::new();
@@ -100,11 +182,22 @@ pub(crate) fn exchange(socket: impl AsFd, messages: &[Message]) -> Result<Vec<Re
         for reply in replies {
             match reply {
                 Reply::Ack { sequence } => is_acknowledged |= sequence == sequence_of(acknowledged),
-                Reply::Refused { sequence, errno, detail } => {
+                Reply::Refused {
+                    sequence,
+                    errno,
+                    detail,
+                } => {
                     if refusal.as_ref().is_none_or(|(first, _)| sequence < *first) {
                         let message = messages.get(sequence.wrapping_sub(1) as usize);
                         let what = message.map_or_else(what, |message| message.what().to_owned());
-                        refusal = Some((sequence, NetlinkError::Refused { what, detail, errno }));
+                        refusal = Some((
+                            sequence,
+                            NetlinkError::Refused {
+                                what,
+                                detail,
+                                errno,
+                            },
+                        ));
                     }
                 }
                 Reply::Object { .. } => objects.push(reply),
@@ -115,7 +208,10 @@ pub(crate) fn exchange(socket: impl AsFd, messages: &[Message]) -> Result<Vec<Re
     match refusal {
         Some((_, error)) => Err(error),
         None if is_acknowledged => Ok(objects),
-        None => Err(NetlinkError::Answer { what: what(), problem: "no acknowledgement" }),
+        None => Err(NetlinkError::Answer {
+            what: what(),
+            problem: "no acknowledgement",
+        }),
     }
 }
 
@@ -134,13 +230,20 @@ pub(crate) fn dump(socket: impl AsFd, message: &Message) -> Result<Vec<Reply>, N
                 Reply::Object { .. } => objects.push(reply),
                 Reply::Done { .. } => return Ok(objects),
                 Reply::Refused { errno, detail, .. } => {
-                    return Err(NetlinkError::Refused { what: what(), detail, errno });
+                    return Err(NetlinkError::Refused {
+                        what: what(),
+                        detail,
+                        errno,
+                    });
                 }
                 Reply::Ack { .. } => {}
             }
         }
     }
-    Err(NetlinkError::Answer { what: what(), problem: "the dump has no end" })
+    Err(NetlinkError::Answer {
+        what: what(),
+        problem: "the dump has no end",
+    })
 }
 
 /// Sequence numbers count from 1 in each exchange: answers never outlive it, because it empties the socket.
@@ -149,12 +252,22 @@ fn sequence_of(index: usize) -> u32 {
     index as u32 + 1
 }
 
-fn send_all(socket: BorrowedFd<'_>, bytes: &[u8], what: impl Fn() -> String) -> Result<(), NetlinkError> {
+fn send_all(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    what: impl Fn() -> String,
+) -> Result<(), NetlinkError> {
     loop {
         match send(socket.as_raw_fd(), bytes, MsgFlags::empty()) {
             Ok(_) => return Ok(()), // a datagram: all or nothing
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(NetlinkError::Transport { direction: "send", what: what(), errno }),
+            Err(errno) => {
+                return Err(NetlinkError::Transport {
+                    direction: "send",
+                    what: what(),
+                    errno,
+                });
+            }
         }
     }
 }
@@ -167,23 +280,36 @@ fn receive(
 ) -> Result<Option<Vec<Reply>>, NetlinkError> {
     loop {
         let mut parts = [IoSliceMut::new(buffer)];
-        let received = recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT);
+        let received =
+            recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT);
         let (length, flags, sender) = match received {
             Ok(message) => (message.bytes, message.flags, message.address),
             Err(Errno::EINTR) => continue,
             Err(Errno::EAGAIN) => return Ok(None),
-            Err(errno) => return Err(NetlinkError::Transport { direction: "receive", what: what(), errno }),
+            Err(errno) => {
+                return Err(NetlinkError::Transport {
+                    direction: "receive",
+                    what: what(),
+                    errno,
+                });
+            }
         };
         // Who has CAP_NET_ADMIN in the socket's namespace can send to it; only the kernel (port 0) is believed.
         if sender.is_none_or(|sender| sender.pid() != 0) {
             continue;
         }
         if flags.contains(MsgFlags::MSG_TRUNC) {
-            return Err(NetlinkError::Answer { what: what(), problem: "longer than the receive buffer" });
+            return Err(NetlinkError::Answer {
+                what: what(),
+                problem: "longer than the receive buffer",
+            });
         }
         return match parse(&buffer[..length]) {
             Some(replies) => Ok(Some(replies)),
-            None => Err(NetlinkError::Answer { what: what(), problem: "truncated messages" }),
+            None => Err(NetlinkError::Answer {
+                what: what(),
+                problem: "truncated messages",
+            }),
         };
     }
 }

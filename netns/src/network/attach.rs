@@ -1,6 +1,7 @@
 //! Attaching a pod: reserve, record, then tell the kernel; on failure the same backwards.
 
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -10,7 +11,7 @@ use crate::address::MacAddress;
 use crate::attachment::Attachment;
 use crate::config::LinkName;
 use crate::error::NetworkError;
-use crate::netlink::{self, NetlinkError, exchange};
+use crate::netlink::{self, LinkNotices, NetlinkError, exchange};
 use crate::nft;
 use crate::port::PortMapping;
 use crate::record::is_pod_id;
@@ -20,6 +21,8 @@ use crate::sysctl;
 
 /// Hexadecimal digits of the pod's id in the name of its link: with the prefix, 15 bytes.
 const LINK_DIGITS: usize = 13;
+/// How long the kernel's link watch may take; it usually needs a few milliseconds, and a second when it is throttled.
+const LINK_WATCH_DEADLINE: Duration = Duration::from_millis(1500);
 
 impl Network {
     /// Connects a pod: addresses, `eth0` and `lo` up, default routes, host ports.
@@ -37,7 +40,9 @@ impl Network {
         ports: &[PortMapping],
     ) -> Result<Attachment, NetworkError> {
         if !is_pod_id(pod) {
-            return Err(NetworkError::PodId { pod: pod.to_owned() });
+            return Err(NetworkError::PodId {
+                pod: pod.to_owned(),
+            });
         }
         let attachment = self.reserve(pod, ports)?;
         let connected = self
@@ -61,12 +66,17 @@ impl Network {
         let attachment = {
             let mut state = self.state();
             if state.attachments.contains_key(pod) {
-                return Err(NetworkError::AlreadyAttached { pod: pod.to_owned() });
+                return Err(NetworkError::AlreadyAttached {
+                    pod: pod.to_owned(),
+                });
             }
             state
                 .ports
                 .take(pod, ports)
-                .map_err(|taken| NetworkError::PortTaken { port: taken.port, holder: taken.holder })?;
+                .map_err(|taken| NetworkError::PortTaken {
+                    port: taken.port,
+                    holder: taken.holder,
+                })?;
             let addresses = match self.take_addresses(&mut state, &mut held) {
                 Ok(addresses) => addresses,
                 Err(error) => {
@@ -75,7 +85,12 @@ impl Network {
                 }
             };
             let mac = MacAddress::of(addresses[0].address);
-            let attachment = Attachment { addresses, host_link: link_name(pod), mac, ports: ports.to_vec() };
+            let attachment = Attachment {
+                addresses,
+                host_link: link_name(pod),
+                mac,
+                ports: ports.to_vec(),
+            };
             state.attachments.insert(pod.to_owned(), attachment.clone());
             attachment
         };
@@ -102,13 +117,17 @@ impl Network {
                 Ok((address, holder)) => {
                     addresses.push(address);
                     held.extend(holder);
-                    self.records.set_cursor(place, state.pools[place].cursor())?;
+                    self.records
+                        .set_cursor(place, state.pools[place].cursor())?;
                 }
                 Err(exhausted) => {
                     for (pool, given) in state.pools.iter_mut().zip(&addresses) {
                         pool.free(given.address, None);
                     }
-                    return Err(NetworkError::Exhausted { subnet: exhausted.subnet, in_use: exhausted.in_use });
+                    return Err(NetworkError::Exhausted {
+                        subnet: exhausted.subnet,
+                        in_use: exhausted.in_use,
+                    });
                 }
             }
         }
@@ -120,7 +139,9 @@ impl Network {
         let elements = self.installable(nft::pod_elements(attachment));
         match self.nft_transaction(nft::add(&self.config.table, &elements)) {
             Err(error) if error.is(Errno::ENOENT) => self.reinstall(),
-            result => result.map_err(NetworkError::kernel(format!("open the network for pod {pod}"))),
+            result => result.map_err(NetworkError::kernel(format!(
+                "open the network for pod {pod}"
+            ))),
         }
     }
 
@@ -140,7 +161,12 @@ impl Network {
             mtu: self.config.mtu,
         };
         let outside = [veth.create(), veth.configure_port()];
-        let action = || NetworkError::kernel(format!("connect pod {pod} to the bridge {}", self.config.bridge));
+        let action = || {
+            NetworkError::kernel(format!(
+                "connect pod {pod} to the bridge {}",
+                self.config.bridge
+            ))
+        };
         match self.route_exchange(&outside) {
             // A link of this name without a record: its pod's daemon was killed, or the kernel is still deleting it.
             Err(error) if error.is(Errno::EEXIST) => {
@@ -151,20 +177,74 @@ impl Network {
         }
         sysctl::refuse_router_advertisements(&attachment.host_link)?;
         self.configure_inside(attachment, inside)
-            .map_err(NetworkError::kernel(format!("configure the network inside pod {pod}")))
+            .and_then(|()| self.await_link(&attachment.host_link))
+            .map_err(NetworkError::kernel(format!(
+                "configure the network inside pod {pod}"
+            )))
     }
 
-    fn configure_inside(&self, attachment: &Attachment, inside: BorrowedFd<'_>) -> Result<(), NetlinkError> {
+    /// Waits until the link and the bridge send what they are given.
+    ///
+    /// A link that was set up before its peer drops everything until the kernel's link watch has seen the carrier, in
+    /// a work queue of its own: a first SYN or ARP request would be lost, and repeated after a second. Asking for the
+    /// link makes the kernel look at once (Linux 6.8, `linkwatch_sync_dev`); older ones tell when they did.
+    fn await_link(&self, host_link: &LinkName) -> Result<(), NetlinkError> {
+        let look = [
+            link::get(host_link.as_str()),
+            link::get(self.config.bridge.as_str()),
+        ];
+        let is_ready = || -> Result<bool, NetlinkError> {
+            let replies = self.route_exchange(&look)?;
+            Ok(replies
+                .iter()
+                .filter_map(Link::read)
+                .all(|link| link.is_operational))
+        };
+        if is_ready()? {
+            return Ok(());
+        }
+        let notices = LinkNotices::subscribe()?;
+        let deadline = Instant::now() + LINK_WATCH_DEADLINE;
+        while !is_ready()? {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !notices.wait(left)? {
+                tracing::warn!(link = %host_link, "the kernel has not seen the pod's carrier yet");
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn configure_inside(
+        &self,
+        attachment: &Attachment,
+        inside: BorrowedFd<'_>,
+    ) -> Result<(), NetlinkError> {
         netlink::prepare(inside)?;
         let replies = exchange(inside, &[link::loopback_up(), link::get("eth0")])?;
-        let missing = || NetlinkError::Answer { what: "look up the link eth0".to_owned(), problem: "no link in it" };
-        let eth0 = replies.iter().find_map(Link::read).ok_or_else(missing)?.index;
+        let missing = || NetlinkError::Answer {
+            what: "look up the link eth0".to_owned(),
+            problem: "no link in it",
+        };
+        let eth0 = replies
+            .iter()
+            .find_map(Link::read)
+            .ok_or_else(missing)?
+            .index;
         let mut messages = vec![link::up(eth0)];
-        messages.extend(attachment.addresses.iter().map(|net| address::add(eth0, *net)));
+        messages.extend(
+            attachment
+                .addresses
+                .iter()
+                .map(|net| address::add(eth0, *net)),
+        );
         let mut has_route = [false; 2];
         for subnet in &self.config.subnets {
             // The first subnet of each IP version gives its default route.
-            if !std::mem::replace(&mut has_route[usize::from(subnet.network().is_ipv6())], true) {
+            if !std::mem::replace(
+                &mut has_route[usize::from(subnet.network().is_ipv6())],
+                true,
+            ) {
                 messages.push(route::default_by(subnet.gateway().address, eth0));
             }
         }

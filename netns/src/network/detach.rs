@@ -22,7 +22,9 @@ impl Network {
     /// To be called after the pod's processes have been killed. Should one live on, it can no longer send anything
     /// (given nftables for bridges), and its addresses are not given again before its link is gone.
     pub fn detach(&self, pod: &str) -> Result<(), NetworkError> {
-        let Some(attachment) = self.attachment(pod) else { return Ok(()) };
+        let Some(attachment) = self.attachment(pod) else {
+            return Ok(());
+        };
         let lingering = is_there(&attachment.host_link)?.then_some(&attachment.host_link);
         self.remove_elements(pod, &attachment, lingering)?;
         self.records.remove(pod)?;
@@ -43,7 +45,10 @@ impl Network {
     pub(super) fn release(&self, pod: &str, attachment: &Attachment, lingering: Option<&LinkName>) {
         let mut state = self.state();
         for net in &attachment.addresses {
-            state.pools.iter_mut().for_each(|pool| pool.free(net.address, lingering));
+            state
+                .pools
+                .iter_mut()
+                .for_each(|pool| pool.free(net.address, lingering));
         }
         state.ports.free(pod, &attachment.ports);
         state.attachments.remove(pod);
@@ -61,7 +66,10 @@ impl Network {
         if lingering.is_some() {
             elements.retain(|element| element.set != nft::Set::Links);
         }
-        self.remove_each(&elements).map_err(NetworkError::kernel(format!("close the network for pod {pod}")))
+        self.remove_each(&elements)
+            .map_err(NetworkError::kernel(format!(
+                "close the network for pod {pod}"
+            )))
     }
 
     /// Removes the elements in one transaction; one by one when some are not there.
@@ -71,7 +79,10 @@ impl Network {
             result => return result,
         }
         for element in elements {
-            match self.nft_transaction(nft::remove(&self.config.table, std::slice::from_ref(element))) {
+            match self.nft_transaction(nft::remove(
+                &self.config.table,
+                std::slice::from_ref(element),
+            )) {
                 Err(error) if !error.is(Errno::ENOENT) => return Err(error),
                 _ => {}
             }
@@ -83,7 +94,9 @@ impl Network {
     pub(super) fn sweep(&self, most: usize) -> Result<(), NetworkError> {
         let count = self.state().lingering.len().min(most);
         for _ in 0..count {
-            let Some(name) = self.state().lingering.pop_front() else { break };
+            let Some(name) = self.state().lingering.pop_front() else {
+                break;
+            };
             let is_swept = self.sweep_link(&name);
             if !matches!(is_swept, Ok(true)) {
                 self.state().lingering.push_back(name);
@@ -99,7 +112,9 @@ impl Network {
             return Ok(false);
         }
         self.remove_each(&self.installable(vec![Element::link(name.as_str())]))
-            .map_err(NetworkError::kernel(format!("forget the link {name} of a detached pod")))?;
+            .map_err(NetworkError::kernel(format!(
+                "forget the link {name} of a detached pod"
+            )))?;
         Ok(true)
     }
 
@@ -107,11 +122,16 @@ impl Network {
     pub(super) fn delete_link(&self, name: &LinkName) -> Result<(), NetworkError> {
         match self.route_exchange(&[link::delete(name)]) {
             Err(error) if error.is(Errno::ENODEV) => Ok(()),
-            result => result.map(drop).map_err(NetworkError::kernel(format!("delete the link {name}"))),
+            result => result
+                .map(drop)
+                .map_err(NetworkError::kernel(format!("delete the link {name}"))),
         }
     }
 }
 
 fn is_there(link: &LinkName) -> Result<bool, NetworkError> {
-    link::exists(link).map_err(|errno| NetworkError::Link { link: link.clone(), errno })
+    link::exists(link).map_err(|errno| NetworkError::Link {
+        link: link.clone(),
+        errno,
+    })
 }

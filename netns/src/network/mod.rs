@@ -72,20 +72,34 @@ impl Network {
 
     /// The counters of the pod's `eth0`.
     pub fn usage(&self, pod: &str) -> Result<Counters, NetworkError> {
-        let attachment = self.attachment(pod).ok_or_else(|| NetworkError::NotAttached { pod: pod.to_owned() })?;
+        let attachment = self
+            .attachment(pod)
+            .ok_or_else(|| NetworkError::NotAttached {
+                pod: pod.to_owned(),
+            })?;
         let counters = link::counters(&*self.route(), &attachment.host_link);
-        counters.map(Counters::mirrored).map_err(NetworkError::kernel(format!("read the traffic of pod {pod}")))
+        counters
+            .map(Counters::mirrored)
+            .map_err(NetworkError::kernel(format!(
+                "read the traffic of pod {pod}"
+            )))
     }
 
     /// Counts what is there; for diagnosis.
     pub fn installed(&self) -> Result<Installed, NetworkError> {
         let action = || NetworkError::kernel("count what the pod network has in the kernel");
-        let links = link::ports(&*self.route(), self.bridge).map_err(action())?.len();
+        let links = link::ports(&*self.route(), self.bridge)
+            .map_err(action())?
+            .len();
         let mut elements = 0;
         for set in Set::ALL {
             elements += nft::count(&*self.netfilter(), &self.config.table, set).map_err(action())?;
         }
-        Ok(Installed { links, elements, records: self.records.count()? })
+        Ok(Installed {
+            links,
+            elements,
+            records: self.records.count()?,
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,7 +112,9 @@ impl Network {
     }
 
     fn netfilter(&self) -> MutexGuard<'_, Socket> {
-        self.netfilter.lock().unwrap_or_else(PoisonError::into_inner)
+        self.netfilter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn route_exchange(&self, messages: &[Message]) -> Result<Vec<Reply>, NetlinkError> {
@@ -117,9 +133,10 @@ impl Network {
     fn installable(&self, elements: Vec<Element>) -> Vec<Element> {
         match self.filter {
             PodFilter::PerPod => elements,
-            PodFilter::SubnetsOnly => {
-                elements.into_iter().filter(|element| element.set.family() == nft::Family::Inet).collect()
-            }
+            PodFilter::SubnetsOnly => elements
+                .into_iter()
+                .filter(|element| element.set.family() == nft::Family::Inet)
+                .collect(),
         }
     }
 }

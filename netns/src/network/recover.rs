@@ -19,8 +19,12 @@ impl Network {
     pub fn recover(&self, live: &HashSet<String>) -> Result<Vec<String>, NetworkError> {
         let dead: Vec<_> = {
             let state = self.state();
-            let dead = state.attachments.iter().filter(|(pod, _)| !live.contains(*pod));
-            dead.map(|(pod, attachment)| (pod.clone(), attachment.clone())).collect()
+            let dead = state
+                .attachments
+                .iter()
+                .filter(|(pod, _)| !live.contains(*pod));
+            dead.map(|(pod, attachment)| (pod.clone(), attachment.clone()))
+                .collect()
         };
         let mut reclaimed = Vec::new();
         let mut failure = None;
@@ -45,13 +49,16 @@ impl Network {
 
     fn reclaim_link(&self, name: &str) -> Result<(), NetworkError> {
         let link: LinkName =
-            name.parse().map_err(|error: crate::NameError| NetworkError::Config { problem: error.to_string() })?;
+            name.parse()
+                .map_err(|error: crate::NameError| NetworkError::Config {
+                    problem: error.to_string(),
+                })?;
         self.delete_link(&link)?;
         let element = self.installable(vec![Element::link(name)]);
         match self.nft_transaction(crate::nft::remove(&self.config.table, &element)) {
-            Err(error) if !error.is(Errno::ENOENT) => {
-                Err(NetworkError::kernel(format!("forget the link {name}"))(error))
-            }
+            Err(error) if !error.is(Errno::ENOENT) => Err(NetworkError::kernel(format!(
+                "forget the link {name}"
+            ))(error)),
             _ => Ok(()),
         }
     }

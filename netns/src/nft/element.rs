@@ -21,6 +21,7 @@ const NFTA_SET_KEY_LEN: u16 = 5;
 const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
 const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_USERDATA: u16 = 13;
 /// `NFT_SET_MAP`.
 const IS_MAP: u32 = 8;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
@@ -120,13 +121,25 @@ impl Set {
     /// Makes the set.
     pub(crate) fn create(self, table: &TableName) -> Message {
         let what = format!("make the nftables set {}", self.name());
-        let mut message = request(libc::NFT_MSG_NEWSET, libc::NLM_F_CREATE, self.family(), what)
-            .text(NFTA_SET_TABLE, table.as_str())
-            .text(NFTA_SET_NAME, self.name());
+        let mut message = request(
+            libc::NFT_MSG_NEWSET,
+            libc::NLM_F_CREATE,
+            self.family(),
+            what,
+        )
+        .text(NFTA_SET_TABLE, table.as_str())
+        .text(NFTA_SET_NAME, self.name());
         let mut put = |kind, number: u32| message.put(kind, &number.to_be_bytes());
         let bytes = |fields: Fields| fields.iter().map(|(_, bytes)| bytes).sum();
-        let kinds = |fields: Fields| fields.iter().fold(0, |kinds, (kind, _)| (kinds << 6) | kind);
-        put(NFTA_SET_FLAGS, if self.value().is_some() { IS_MAP } else { 0 });
+        let kinds = |fields: Fields| {
+            fields
+                .iter()
+                .fold(0, |kinds, (kind, _)| (kinds << 6) | kind)
+        };
+        put(
+            NFTA_SET_FLAGS,
+            if self.value().is_some() { IS_MAP } else { 0 },
+        );
         put(NFTA_SET_KEY_TYPE, kinds(self.key()));
         put(NFTA_SET_KEY_LEN, bytes(self.key()));
         if let Some(value) = self.value() {
@@ -134,6 +147,10 @@ impl Set {
             put(NFTA_SET_DATA_LEN, bytes(value));
         }
         put(NFTA_SET_ID, self as u32 + 1);
+        if self == Self::Links {
+            // NFTNL_UDATA_SET_KEYBYTEORDER, host order: the nft program lists single names by it.
+            message.put(NFTA_SET_USERDATA, &[0, 4, 1, 0, 0, 0]);
+        }
         message
     }
 }
@@ -149,7 +166,11 @@ pub(crate) struct Element {
 impl Element {
     /// Makes a link one of those that are filtered.
     pub(crate) fn link(name: &str) -> Self {
-        Self { set: Set::Links, key: link_key(name), value: Vec::new() }
+        Self {
+            set: Set::Links,
+            key: link_key(name),
+            value: Vec::new(),
+        }
     }
 
     fn source(link: &str, mac: [u8; 6], address: IpAddr) -> Self {
@@ -157,13 +178,24 @@ impl Element {
         key.extend_from_slice(&mac);
         key.extend_from_slice(&[0; 2]);
         key.extend_from_slice(&octets(address));
-        Self { set: if address.is_ipv4() { Set::Sources4 } else { Set::Sources6 }, key, value: Vec::new() }
+        Self {
+            set: if address.is_ipv4() {
+                Set::Sources4
+            } else {
+                Set::Sources6
+            },
+            key,
+            value: Vec::new(),
+        }
     }
 
     /// A host port that leads to `pod`; `None` when the mapping is for the other IP version.
     fn port(mapping: &PortMapping, pod: IpAddr) -> Option<Self> {
         let specific = mapping.host_ip.filter(|address| !address.is_unspecified());
-        if mapping.host_ip.is_some_and(|address| address.is_ipv4() != pod.is_ipv4()) {
+        if mapping
+            .host_ip
+            .is_some_and(|address| address.is_ipv4() != pod.is_ipv4())
+        {
             return None;
         }
         let set = match (specific.is_some(), pod.is_ipv4()) {
@@ -201,7 +233,12 @@ pub(crate) fn pod_elements(attachment: &Attachment) -> Vec<Element> {
     for net in &attachment.addresses {
         // With several subnets of one IP version, ports lead to the first address of it.
         if !std::mem::replace(&mut has_port[usize::from(net.address.is_ipv6())], true) {
-            elements.extend(attachment.ports.iter().filter_map(|mapping| Element::port(mapping, net.address)));
+            elements.extend(
+                attachment
+                    .ports
+                    .iter()
+                    .filter_map(|mapping| Element::port(mapping, net.address)),
+            );
         }
     }
     elements
@@ -209,7 +246,13 @@ pub(crate) fn pod_elements(attachment: &Attachment) -> Vec<Element> {
 
 /// Adds elements; one that is there already with another value is refused.
 pub(crate) fn add(table: &TableName, elements: &[Element]) -> Vec<Message> {
-    messages(libc::NFT_MSG_NEWSETELEM, libc::NLM_F_CREATE, table, elements, "add to")
+    messages(
+        libc::NFT_MSG_NEWSETELEM,
+        libc::NLM_F_CREATE,
+        table,
+        elements,
+        "add to",
+    )
 }
 
 /// Removes elements; one that is not there is refused.
@@ -217,10 +260,19 @@ pub(crate) fn remove(table: &TableName, elements: &[Element]) -> Vec<Message> {
     messages(libc::NFT_MSG_DELSETELEM, 0, table, elements, "remove from")
 }
 
-fn messages(kind: libc::c_int, flags: i32, table: &TableName, elements: &[Element], verb: &str) -> Vec<Message> {
+fn messages(
+    kind: libc::c_int,
+    flags: i32,
+    table: &TableName,
+    elements: &[Element],
+    verb: &str,
+) -> Vec<Message> {
     let mut messages = Vec::new();
     for set in Set::ALL {
-        let of_set: Vec<&Element> = elements.iter().filter(|element| element.set == set).collect();
+        let of_set: Vec<&Element> = elements
+            .iter()
+            .filter(|element| element.set == set)
+            .collect();
         for chunk in of_set.chunks(ELEMENTS_PER_MESSAGE) {
             let what = format!("{verb} the nftables set {}", set.name());
             let message = request(kind, flags, set.family(), what)
@@ -260,7 +312,9 @@ pub(crate) fn count(socket: impl AsFd, table: &TableName, set: Set) -> Result<us
 }
 
 fn elements_in(reply: &Reply) -> usize {
-    let Reply::Object { payload, .. } = reply else { return 0 };
+    let Reply::Object { payload, .. } = reply else {
+        return 0;
+    };
     // Past `struct nfgenmsg`.
     let attributes = Attributes::new(payload.get(4..).unwrap_or_default());
     attributes.nested(NFTA_SET_ELEM_LIST_ELEMENTS).count()
@@ -298,9 +352,18 @@ mod tests {
             (Some("2001:db8::1"), v6, Some(Set::AddressedPorts6)),
         ] {
             let element = Element::port(&mapping(host_ip), pod);
-            assert_eq!(element.as_ref().map(|element| element.set), set, "{host_ip:?} {pod}");
+            assert_eq!(
+                element.as_ref().map(|element| element.set),
+                set,
+                "{host_ip:?} {pod}"
+            );
             if let Some(element) = element {
-                let bytes = |fields: Fields| fields.iter().map(|(_, bytes)| *bytes as usize).sum::<usize>();
+                let bytes = |fields: Fields| {
+                    fields
+                        .iter()
+                        .map(|(_, bytes)| *bytes as usize)
+                        .sum::<usize>()
+                };
                 assert_eq!(element.key.len(), bytes(element.set.key()));
                 assert_eq!(element.value.len(), bytes(element.set.value().unwrap()));
             }
@@ -310,7 +373,9 @@ mod tests {
     #[test]
     fn bytes_of_a_port_element() {
         let element = Element::port(&mapping(None), "10.231.0.2".parse().unwrap()).unwrap();
-        let [message] = &add(&"p".parse().unwrap(), &[element])[..] else { panic!("one message") };
+        let [message] = &add(&"p".parse().unwrap(), &[element])[..] else {
+            panic!("one message")
+        };
         #[rustfmt::skip]
         assert_eq!(message.encoded(), [
             80, 0, 0, 0, 12, 10, 0x01, 0x04, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -325,9 +390,15 @@ mod tests {
 
     #[test]
     fn many_elements_are_cut_into_messages() {
-        let elements: Vec<Element> = (0..1300).map(|number| Element::link(&format!("pw{number}"))).collect();
+        let elements: Vec<Element> = (0..1300)
+            .map(|number| Element::link(&format!("pw{number}")))
+            .collect();
         let messages = add(&"p".parse().unwrap(), &elements);
         assert_eq!(messages.len(), 3);
-        assert!(messages.iter().all(|message| message.encoded().len() < usize::from(u16::MAX)));
+        assert!(
+            messages
+                .iter()
+                .all(|message| message.encoded().len() < usize::from(u16::MAX))
+        );
     }
 }

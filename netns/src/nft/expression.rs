@@ -26,7 +26,11 @@ pub(crate) struct Field {
 
 impl Field {
     const fn new(base: u32, offset: u32, bytes: u32) -> Self {
-        Self { base, offset, bytes }
+        Self {
+            base,
+            offset,
+            bytes,
+        }
     }
 
     /// Number of 32-bit registers that the field fills.
@@ -129,7 +133,10 @@ pub(crate) enum Expression {
 impl Expression {
     /// Compares a link's name, whole.
     pub(crate) fn link(meta: Meta, is: Is, name: &LinkName) -> [Self; 2] {
-        [Self::Meta(meta, Register::FIRST), Self::Compare(Register::FIRST, is, link_key(name.as_str()))]
+        [
+            Self::Meta(meta, Register::FIRST),
+            Self::Compare(Register::FIRST, is, link_key(name.as_str())),
+        ]
     }
 
     /// Appends the expression as a list element.
@@ -162,15 +169,25 @@ impl Expression {
     fn put_data(&self, data: &mut Message) {
         match self {
             // NFTA_META_DREG, _KEY
-            Self::Meta(meta, register) => put_numbers(data, &[(1, register.number()), (2, meta.number())]),
+            Self::Meta(meta, register) => {
+                put_numbers(data, &[(1, register.number()), (2, meta.number())])
+            }
             // NFTA_PAYLOAD_DREG, _BASE, _OFFSET, _LEN
             Self::Payload(field, register) => put_numbers(
                 data,
-                &[(1, register.number()), (2, field.base), (3, field.offset), (4, field.bytes)],
+                &[
+                    (1, register.number()),
+                    (2, field.base),
+                    (3, field.offset),
+                    (4, field.bytes),
+                ],
             ),
             // NFTA_CMP_SREG, _OP, _DATA
             Self::Compare(register, is, value) => {
-                put_numbers(data, &[(1, register.number()), (2, u32::from(*is == Is::Different))]);
+                put_numbers(
+                    data,
+                    &[(1, register.number()), (2, u32::from(*is == Is::Different))],
+                );
                 put_value(data, 3, value);
             }
             // NFTA_BITWISE_SREG, _DREG, _LEN, _MASK, _XOR
@@ -183,7 +200,13 @@ impl Expression {
             // NFTA_LOOKUP_SET, _SREG, _FLAGS (NFT_LOOKUP_F_INV)
             Self::Lookup(set, register, membership) => {
                 data.put_text(1, set);
-                put_numbers(data, &[(2, register.number()), (5, u32::from(*membership == Membership::Absent))]);
+                put_numbers(
+                    data,
+                    &[
+                        (2, register.number()),
+                        (5, u32::from(*membership == Membership::Absent)),
+                    ],
+                );
             }
             // NFTA_LOOKUP_SET, _SREG, _DREG
             Self::Map(map, register) => {
@@ -191,13 +214,20 @@ impl Expression {
                 put_numbers(data, &[(2, register.number()), (3, register.number())]);
             }
             // NFTA_FIB_DREG, _RESULT (NFT_FIB_RESULT_ADDRTYPE), _FLAGS (NFTA_FIB_F_DADDR)
-            Self::DestinationType(register) => put_numbers(data, &[(1, register.number()), (2, 3), (3, 2)]),
+            Self::DestinationType(register) => {
+                put_numbers(data, &[(1, register.number()), (2, 3), (3, 2)])
+            }
             // NFTA_CT_DREG, _KEY (NFT_CT_STATUS)
             Self::ConntrackStatus(register) => put_numbers(data, &[(1, register.number()), (2, 2)]),
             // NFTA_NAT_TYPE (NFT_NAT_DNAT), _FAMILY, _REG_ADDR_MIN, _REG_PROTO_MIN
             Self::TranslateDestination(version, address, port) => put_numbers(
                 data,
-                &[(1, 1), (2, u32::from(version.number())), (3, address.number()), (5, port.number())],
+                &[
+                    (1, 1),
+                    (2, u32::from(version.number())),
+                    (3, address.number()),
+                    (5, port.number()),
+                ],
             ),
             Self::Masquerade => {}
             // NFTA_IMMEDIATE_DREG (NFT_REG_VERDICT), _DATA with NFTA_DATA_VERDICT

@@ -46,8 +46,16 @@ fn request(kind: libc::c_int, flags: i32, family: Family, what: impl Into<String
 pub(crate) fn transaction(requests: Vec<Message>) -> Vec<Message> {
     let [high, low] = SUBSYSTEM.to_be_bytes();
     let header = [0, 0, high, low];
-    let mut batch = vec![Message::frame(NFNL_MSG_BATCH_BEGIN, &header, "begin an nftables transaction")];
+    let mut batch = vec![Message::frame(
+        NFNL_MSG_BATCH_BEGIN,
+        &header,
+        "begin an nftables transaction",
+    )];
     batch.extend(requests);
-    batch.push(Message::frame(NFNL_MSG_BATCH_END, &header, "end an nftables transaction"));
+    batch.push(Message::frame(
+        NFNL_MSG_BATCH_END,
+        &header,
+        "end an nftables transaction",
+    ));
     batch
 }

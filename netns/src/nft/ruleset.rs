@@ -11,7 +11,7 @@
 //!
 //! Table `bridge`: a pod sends only from its own link-layer and IP addresses, in ARP and neighbour discovery too.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::element::{Element, Set, add};
 use super::expression::{Expression, Field, IpVersion, Is, Membership, Meta, Register, Verdict};
@@ -20,7 +20,10 @@ use crate::address::{Subnet, octets};
 use crate::config::{LinkName, Masquerade, TableName};
 use crate::netlink::Message;
 
-use Expression::{Compare, ConntrackStatus, DestinationType, Lookup, Map, Mask, Masquerade as Masquerading, Payload};
+use Expression::{
+    Compare, ConntrackStatus, DestinationType, Lookup, Map, Mask, Masquerade as Masquerading,
+    Payload,
+};
 
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
@@ -48,6 +51,9 @@ pub(crate) enum PodFilter {
     /// The kernel has no nftables for bridges: a pod can send from any address of the subnets.
     SubnetsOnly,
 }
+
+/// A rule's instructions, in order.
+type Rule = Vec<Expression>;
 
 /// Where a chain is called by the kernel.
 #[derive(Clone, Copy)]
@@ -77,7 +83,11 @@ impl Ruleset<'_> {
         let mut messages = Vec::new();
         for family in families {
             // Made first, so that the deletion cannot fail.
-            messages.extend([self.make_table(*family), self.delete_table(*family), self.make_table(*family)]);
+            messages.extend([
+                self.make_table(*family),
+                self.delete_table(*family),
+                self.make_table(*family),
+            ]);
             for set in Set::ALL.into_iter().filter(|set| set.family() == *family) {
                 messages.push(set.create(self.table));
             }
@@ -86,24 +96,34 @@ impl Ruleset<'_> {
                 Family::Bridge => self.bridge_chains(&mut messages),
             }
         }
-        let elements: Vec<Element> =
-            elements.iter().filter(|element| families.contains(&element.set.family())).cloned().collect();
+        let elements: Vec<Element> = elements
+            .iter()
+            .filter(|element| families.contains(&element.set.family()))
+            .cloned()
+            .collect();
         messages.extend(add(self.table, &elements));
         messages
     }
 
     /// The transaction that removes the tables.
     pub(crate) fn remove(&self, filter: PodFilter) -> Vec<Message> {
-        let mut messages = vec![self.make_table(Family::Inet), self.delete_table(Family::Inet)];
+        let mut messages = vec![
+            self.make_table(Family::Inet),
+            self.delete_table(Family::Inet),
+        ];
         if filter == PodFilter::PerPod {
-            messages.extend([self.make_table(Family::Bridge), self.delete_table(Family::Bridge)]);
+            messages.extend([
+                self.make_table(Family::Bridge),
+                self.delete_table(Family::Bridge),
+            ]);
         }
         messages
     }
 
     fn make_table(&self, family: Family) -> Message {
         let what = format!("make the nftables table {family:?} {}", self.table);
-        request(libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE, family, what).text(NFTA_TABLE_NAME, self.table.as_str())
+        request(libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE, family, what)
+            .text(NFTA_TABLE_NAME, self.table.as_str())
     }
 
     fn delete_table(&self, family: Family) -> Message {
@@ -128,20 +148,61 @@ impl Ruleset<'_> {
 
     fn rule(&self, family: Family, chain: &str, expressions: &[Expression]) -> Message {
         let what = format!("add a rule to the nftables chain {chain}");
-        request(libc::NFT_MSG_NEWRULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND, family, what)
-            .text(NFTA_RULE_TABLE, self.table.as_str())
-            .text(NFTA_RULE_CHAIN, chain)
-            .nest(NFTA_RULE_EXPRESSIONS, |list| expressions.iter().for_each(|expression| expression.put(list)))
+        request(
+            libc::NFT_MSG_NEWRULE,
+            libc::NLM_F_CREATE | libc::NLM_F_APPEND,
+            family,
+            what,
+        )
+        .text(NFTA_RULE_TABLE, self.table.as_str())
+        .text(NFTA_RULE_CHAIN, chain)
+        .nest(NFTA_RULE_EXPRESSIONS, |list| {
+            expressions
+                .iter()
+                .for_each(|expression| expression.put(list))
+        })
     }
 
     fn inet_chains(&self, messages: &mut Vec<Message>) {
-        let chains: [(&str, Option<Hook>, Vec<Vec<Expression>>); 6] = [
+        let chains: [(&str, Option<Hook>, Vec<Rule>); 6] = [
             ("pods", None, self.source_rules()),
-            ("guard", Some(Hook { kind: "filter", number: 0, priority: -300 }), self.guard_rules()),
+            (
+                "guard",
+                Some(Hook {
+                    kind: "filter",
+                    number: 0,
+                    priority: -300,
+                }),
+                self.guard_rules(),
+            ),
             ("ports", None, port_rules()),
-            ("prerouting", Some(Hook { kind: "nat", number: 0, priority: -100 }), vec![to_host_address()]),
-            ("output", Some(Hook { kind: "nat", number: 3, priority: -100 }), vec![to_host_address()]),
-            ("postrouting", Some(Hook { kind: "nat", number: 4, priority: 100 }), self.postrouting_rules()),
+            (
+                "prerouting",
+                Some(Hook {
+                    kind: "nat",
+                    number: 0,
+                    priority: -100,
+                }),
+                vec![to_host_address()],
+            ),
+            (
+                "output",
+                Some(Hook {
+                    kind: "nat",
+                    number: 3,
+                    priority: -100,
+                }),
+                vec![to_host_address()],
+            ),
+            (
+                "postrouting",
+                Some(Hook {
+                    kind: "nat",
+                    number: 4,
+                    priority: 100,
+                }),
+                self.postrouting_rules(),
+            ),
         ];
         for (name, hook, rules) in chains {
             messages.push(self.chain(Family::Inet, name, hook));
@@ -149,12 +210,16 @@ impl Ruleset<'_> {
         }
     }
 
-    fn guard_rules(&self) -> Vec<Vec<Expression>> {
+    fn guard_rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         for field in [Field::IPV4_DESTINATION, Field::IPV4_SOURCE] {
             let mut rule = vec![
                 Expression::Meta(Meta::InputName, Register::FIRST),
-                Compare(Register::FIRST, Is::Different, super::expression::link_key("lo")),
+                Compare(
+                    Register::FIRST,
+                    Is::Different,
+                    super::expression::link_key("lo"),
+                ),
             ];
             rule.extend(ip_version(IpVersion::V4));
             rule.extend(is_loopback(field));
@@ -168,7 +233,7 @@ impl Ruleset<'_> {
     }
 
     /// What may come in by the bridge.
-    fn source_rules(&self) -> Vec<Vec<Expression>> {
+    fn source_rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         let mut advertisement = ip_version(IpVersion::V6).to_vec();
         advertisement.extend(is_icmpv6(ROUTER_ADVERTISEMENT));
@@ -195,7 +260,7 @@ impl Ruleset<'_> {
         rules
     }
 
-    fn postrouting_rules(&self) -> Vec<Vec<Expression>> {
+    fn postrouting_rules(&self) -> Vec<Rule> {
         let to_bridge = || Expression::link(Meta::OutputName, Is::Equal, self.bridge);
         let mut rules = Vec::new();
         // The host's own connections to 127.0.0.1 and a host port: the pod could not answer to that address.
@@ -210,13 +275,18 @@ impl Ruleset<'_> {
             hairpin.extend(from_subnet(*subnet));
             hairpin.extend([
                 ConntrackStatus(Register::FIRST),
-                Mask(Register::FIRST, DESTINATION_TRANSLATED.to_ne_bytes().to_vec()),
+                Mask(
+                    Register::FIRST,
+                    DESTINATION_TRANSLATED.to_ne_bytes().to_vec(),
+                ),
                 Compare(Register::FIRST, Is::Different, vec![0; 4]),
                 Masquerading,
             ]);
             rules.push(hairpin);
         }
-        let Masquerade::OutsideOf(exceptions) = self.masquerade else { return rules };
+        let Masquerade::OutsideOf(exceptions) = self.masquerade else {
+            return rules;
+        };
         for inside in self.subnets.iter().chain(exceptions) {
             let mut rule = matches_subnet(*inside, Side::Destination);
             rule.push(Expression::Verdict(Verdict::Return));
@@ -237,16 +307,27 @@ impl Ruleset<'_> {
             Lookup(Set::Links.name(), Register::FIRST, Membership::Present),
             Expression::Verdict(Verdict::Jump("pod")),
         ];
-        let hook = Hook { kind: "filter", number: 0, priority: -300 };
-        for (name, hook, rules) in [("pod", None, pod_rules()), ("prerouting", Some(hook), vec![from_pod])] {
+        let hook = Hook {
+            kind: "filter",
+            number: 0,
+            priority: -300,
+        };
+        for (name, hook, rules) in [
+            ("pod", None, pod_rules()),
+            ("prerouting", Some(hook), vec![from_pod]),
+        ] {
             messages.push(self.chain(Family::Bridge, name, hook));
-            messages.extend(rules.iter().map(|rule| self.rule(Family::Bridge, name, rule)));
+            messages.extend(
+                rules
+                    .iter()
+                    .map(|rule| self.rule(Family::Bridge, name, rule)),
+            );
         }
     }
 }
 
 /// What a pod's link may send: IPv4, ARP and IPv6, from its own addresses; nothing else.
-fn pod_rules() -> Vec<Vec<Expression>> {
+fn pod_rules() -> Vec<Rule> {
     let accept = || Expression::Verdict(Verdict::Accept);
     let drop = || Expression::Verdict(Verdict::Drop);
     let is_own = |set: Set, fields: [Field; 2]| {
@@ -255,12 +336,21 @@ fn pod_rules() -> Vec<Vec<Expression>> {
         rule
     };
     let mut ipv4 = ether_type(libc::ETH_P_IP);
-    ipv4.extend(is_own(Set::Sources4, [Field::ETHER_SOURCE, Field::IPV4_SOURCE]));
+    ipv4.extend(is_own(
+        Set::Sources4,
+        [Field::ETHER_SOURCE, Field::IPV4_SOURCE],
+    ));
     ipv4.push(accept());
 
     let mut arp = ether_type(libc::ETH_P_ARP);
-    arp.extend(is_own(Set::Sources4, [Field::ETHER_SOURCE, Field::ARP_SENDER_ADDRESS]));
-    arp.extend(is_own(Set::Sources4, [Field::ARP_SENDER_MAC, Field::ARP_SENDER_ADDRESS]));
+    arp.extend(is_own(
+        Set::Sources4,
+        [Field::ETHER_SOURCE, Field::ARP_SENDER_ADDRESS],
+    ));
+    arp.extend(is_own(
+        Set::Sources4,
+        [Field::ARP_SENDER_MAC, Field::ARP_SENDER_ADDRESS],
+    ));
     arp.push(accept());
 
     let mut rules = vec![ipv4, arp];
@@ -272,12 +362,21 @@ fn pod_rules() -> Vec<Vec<Expression>> {
     }
     let mut claim = ether_type(libc::ETH_P_IPV6);
     claim.extend(is_icmpv6(NEIGHBOUR_ADVERTISEMENT));
-    claim.extend(load_key(Some(Meta::InputName), &[Field::ETHER_SOURCE, Field::NEIGHBOUR_TARGET]));
-    claim.extend([Lookup(Set::Sources6.name(), Register::FIRST, Membership::Absent), drop()]);
+    claim.extend(load_key(
+        Some(Meta::InputName),
+        &[Field::ETHER_SOURCE, Field::NEIGHBOUR_TARGET],
+    ));
+    claim.extend([
+        Lookup(Set::Sources6.name(), Register::FIRST, Membership::Absent),
+        drop(),
+    ]);
     rules.push(claim);
 
     let mut ipv6 = ether_type(libc::ETH_P_IPV6);
-    ipv6.extend(is_own(Set::Sources6, [Field::ETHER_SOURCE, Field::IPV6_SOURCE]));
+    ipv6.extend(is_own(
+        Set::Sources6,
+        [Field::ETHER_SOURCE, Field::IPV6_SOURCE],
+    ));
     ipv6.push(accept());
     rules.push(ipv6);
 
@@ -295,11 +394,24 @@ fn pod_rules() -> Vec<Vec<Expression>> {
 }
 
 /// Host ports: the map of the one host address first, then that of all of them.
-fn port_rules() -> Vec<Vec<Expression>> {
-    let mut rules = Vec::new();
+fn port_rules() -> Vec<Rule> {
+    // IPv6 has no route_localnet: a packet from ::1 cannot leave the host. Untranslated the connection is refused at
+    // once, and clients that were told "localhost" go on to 127.0.0.1.
+    let mut loopback = ip_version(IpVersion::V6).to_vec();
+    loopback.extend(is_address(Field::IPV6_DESTINATION, Ipv6Addr::LOCALHOST));
+    loopback.push(Expression::Verdict(Verdict::Return));
+    let mut rules = vec![loopback];
     for (version, address, sets) in [
-        (IpVersion::V4, Field::IPV4_DESTINATION, [Set::AddressedPorts4, Set::Ports4]),
-        (IpVersion::V6, Field::IPV6_DESTINATION, [Set::AddressedPorts6, Set::Ports6]),
+        (
+            IpVersion::V4,
+            Field::IPV4_DESTINATION,
+            [Set::AddressedPorts4, Set::Ports4],
+        ),
+        (
+            IpVersion::V6,
+            Field::IPV6_DESTINATION,
+            [Set::AddressedPorts6, Set::Ports6],
+        ),
     ] {
         for (set, with_address) in [(sets[0], Some(address)), (sets[1], None)] {
             let protocol = Register(with_address.map_or(0, Field::registers));
@@ -309,7 +421,11 @@ fn port_rules() -> Vec<Vec<Expression>> {
                 Expression::Meta(Meta::TransportProtocol, protocol),
                 Payload(Field::DESTINATION_PORT, Register(protocol.0 + 1)),
                 Map(set.name(), Register::FIRST),
-                Expression::TranslateDestination(version, Register::FIRST, Register(address.registers())),
+                Expression::TranslateDestination(
+                    version,
+                    Register::FIRST,
+                    Register(address.registers()),
+                ),
             ]);
             rules.push(rule);
         }
@@ -317,7 +433,7 @@ fn port_rules() -> Vec<Vec<Expression>> {
     rules
 }
 
-fn to_host_address() -> Vec<Expression> {
+fn to_host_address() -> Rule {
     vec![
         DestinationType(Register::FIRST),
         Compare(Register::FIRST, Is::Equal, LOCAL.to_ne_bytes().to_vec()),
@@ -326,7 +442,7 @@ fn to_host_address() -> Vec<Expression> {
 }
 
 /// Loads a key of several fields into registers in a row.
-fn load_key(meta: Option<Meta>, fields: &[Field]) -> Vec<Expression> {
+fn load_key(meta: Option<Meta>, fields: &[Field]) -> Rule {
     let mut next = 0;
     let mut expressions = Vec::new();
     if let Some(meta) = meta {
@@ -347,10 +463,13 @@ fn ip_version(version: IpVersion) -> [Expression; 2] {
     ]
 }
 
-fn ether_type(kind: libc::c_int) -> Vec<Expression> {
+fn ether_type(kind: libc::c_int) -> Rule {
     // EtherTypes have sixteen bits.
     let kind = (kind as u16).to_be_bytes().to_vec();
-    vec![Expression::Meta(Meta::Protocol, Register::FIRST), Compare(Register::FIRST, Is::Equal, kind)]
+    vec![
+        Expression::Meta(Meta::Protocol, Register::FIRST),
+        Compare(Register::FIRST, Is::Equal, kind),
+    ]
 }
 
 fn is_transport(protocol: libc::c_int) -> [Expression; 2] {
@@ -361,7 +480,7 @@ fn is_transport(protocol: libc::c_int) -> [Expression; 2] {
     ]
 }
 
-fn is_icmpv6(kind: u8) -> Vec<Expression> {
+fn is_icmpv6(kind: u8) -> Rule {
     let mut expressions = is_transport(libc::IPPROTO_ICMPV6).to_vec();
     expressions.push(Payload(Field::ICMPV6_TYPE, Register::FIRST));
     expressions.push(Compare(Register::FIRST, Is::Equal, vec![kind]));
@@ -376,6 +495,13 @@ fn is_loopback(field: Field) -> [Expression; 3] {
     ]
 }
 
+fn is_address(field: Field, address: Ipv6Addr) -> Rule {
+    vec![
+        Payload(field, Register::FIRST),
+        Compare(Register::FIRST, Is::Equal, address.octets().to_vec()),
+    ]
+}
+
 /// Which address of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -383,11 +509,11 @@ enum Side {
     Destination,
 }
 
-fn from_subnet(subnet: Subnet) -> Vec<Expression> {
+fn from_subnet(subnet: Subnet) -> Rule {
     matches_subnet(subnet, Side::Source)
 }
 
-fn matches_subnet(subnet: Subnet, side: Side) -> Vec<Expression> {
+fn matches_subnet(subnet: Subnet, side: Side) -> Rule {
     let (version, field) = match (subnet.network(), side) {
         (IpAddr::V4(_), Side::Source) => (IpVersion::V4, Field::IPV4_SOURCE),
         (IpAddr::V4(_), Side::Destination) => (IpVersion::V4, Field::IPV4_DESTINATION),

@@ -17,14 +17,32 @@ pub(crate) fn add(link: u32, net: IpNet) -> Message {
         IpAddr::V4(_) => libc::AF_INET,
         IpAddr::V6(_) => libc::AF_INET6,
     };
-    let flags = if net.address.is_ipv6() { NO_DETECTION } else { 0 };
-    let mut header = [family as u8, net.prefix, flags, libc::RT_SCOPE_UNIVERSE, 0, 0, 0, 0];
+    let flags = if net.address.is_ipv6() {
+        NO_DETECTION
+    } else {
+        0
+    };
+    let mut header = [
+        family as u8,
+        net.prefix,
+        flags,
+        libc::RT_SCOPE_UNIVERSE,
+        0,
+        0,
+        0,
+        0,
+    ];
     header[4..].copy_from_slice(&link.to_ne_bytes());
     let what = format!("add the address {net}");
     let address = octets(net.address);
-    let message = Message::new(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &header, what)
-        .attribute(IFA_LOCAL, &address)
-        .attribute(IFA_ADDRESS, &address);
+    let message = Message::new(
+        libc::RTM_NEWADDR,
+        libc::NLM_F_CREATE | libc::NLM_F_REPLACE,
+        &header,
+        what,
+    )
+    .attribute(IFA_LOCAL, &address)
+    .attribute(IFA_ADDRESS, &address);
     match net.address {
         IpAddr::V4(address) => {
             let hosts = u32::MAX.checked_shr(u32::from(net.prefix)).unwrap_or(0);

@@ -7,12 +7,15 @@ use nix::net::if_::if_nametoindex;
 
 use crate::address::MacAddress;
 use crate::config::LinkName;
-use crate::netlink::{Attributes, Message, NetlinkError, Reply, dump, exchange, read_u32, read_u64};
+use crate::netlink::{
+    Attributes, Message, NetlinkError, Reply, dump, exchange, read_u32, read_u64,
+};
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
@@ -32,6 +35,8 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 /// `IN6_ADDR_GEN_MODE_NONE`.
 const NO_GENERATED_ADDRESSES: u8 = 1;
 const VETH_INFO_PEER: u16 = 1;
+/// `IF_OPER_UP` (RFC 2863).
+const OPERATIONAL: u8 = 6;
 /// `RTEXT_FILTER_SKIP_STATS`: leave the counters out of the answer.
 const SKIP_STATS: u32 = 1 << 3;
 /// Bytes of `struct ifinfomsg`.
@@ -79,8 +84,8 @@ impl Veth<'_> {
     pub(crate) fn create(&self) -> Message {
         let what = format!("make the veth pair {} / eth0", self.host);
         let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        let mut message =
-            Message::new(libc::RTM_NEWLINK, flags, &header(0, State::Up), what).text(IFLA_IFNAME, self.host.as_str());
+        let mut message = Message::new(libc::RTM_NEWLINK, flags, &header(0, State::Up), what)
+            .text(IFLA_IFNAME, self.host.as_str());
         if let Some(mtu) = self.mtu {
             message.put(IFLA_MTU, &mtu.to_ne_bytes());
         }
@@ -111,7 +116,9 @@ impl Veth<'_> {
             .text(IFLA_IFNAME, self.host.as_str())
             .nest(IFLA_LINKINFO, |info| {
                 info.put_text(IFLA_INFO_SLAVE_KIND, "bridge");
-                info.put_nested(IFLA_INFO_SLAVE_DATA, |data| data.put(IFLA_BRPORT_MODE, &[1]));
+                info.put_nested(IFLA_INFO_SLAVE_DATA, |data| {
+                    data.put(IFLA_BRPORT_MODE, &[1])
+                });
             })
             .nest(IFLA_AF_SPEC, put_no_generated_addresses)
     }
@@ -125,16 +132,23 @@ fn put_one_queue(message: &mut Message) {
 
 fn put_no_generated_addresses(families: &mut Message) {
     // AF_INET6 is 10.
-    families.put_nested(libc::AF_INET6 as u16, |inet6| inet6.put(IFLA_INET6_ADDR_GEN_MODE, &[NO_GENERATED_ADDRESSES]));
+    families.put_nested(libc::AF_INET6 as u16, |inet6| {
+        inet6.put(IFLA_INET6_ADDR_GEN_MODE, &[NO_GENERATED_ADDRESSES])
+    });
 }
 
 /// Makes a bridge, or sets an existing one: no spanning tree, no delay before a port forwards, no multicast snooping
 /// (without a querier it would lose neighbour discovery), a fixed link-layer address (else it follows the ports').
 pub(crate) fn bridge(name: &LinkName, mac: MacAddress, mtu: Option<u32>) -> Message {
     let what = format!("make the bridge {name}");
-    let mut message = Message::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE, &header(0, State::Up), what)
-        .text(IFLA_IFNAME, name.as_str())
-        .attribute(IFLA_ADDRESS, &mac.0);
+    let mut message = Message::new(
+        libc::RTM_NEWLINK,
+        libc::NLM_F_CREATE,
+        &header(0, State::Up),
+        what,
+    )
+    .text(IFLA_IFNAME, name.as_str())
+    .attribute(IFLA_ADDRESS, &mac.0);
     if let Some(mtu) = mtu {
         message.put(IFLA_MTU, &mtu.to_ne_bytes());
     }
@@ -150,18 +164,29 @@ pub(crate) fn bridge(name: &LinkName, mac: MacAddress, mtu: Option<u32>) -> Mess
 
 /// Sets the loopback link up.
 pub(crate) fn loopback_up() -> Message {
-    Message::new(libc::RTM_NEWLINK, 0, &header(LOOPBACK, State::Up), "set lo up in the pod")
+    Message::new(
+        libc::RTM_NEWLINK,
+        0,
+        &header(LOOPBACK, State::Up),
+        "set lo up in the pod",
+    )
 }
 
 /// Sets the link with this index up.
 pub(crate) fn up(index: u32) -> Message {
-    Message::new(libc::RTM_NEWLINK, 0, &header(index, State::Up), "set eth0 up in the pod")
+    Message::new(
+        libc::RTM_NEWLINK,
+        0,
+        &header(index, State::Up),
+        "set eth0 up in the pod",
+    )
 }
 
 /// Deletes a link.
 pub(crate) fn delete(name: &LinkName) -> Message {
     let what = format!("delete the link {name}");
-    Message::new(libc::RTM_DELLINK, 0, &header(0, State::Unchanged), what).text(IFLA_IFNAME, name.as_str())
+    Message::new(libc::RTM_DELLINK, 0, &header(0, State::Unchanged), what)
+        .text(IFLA_IFNAME, name.as_str())
 }
 
 /// Asks for a link without its counters.
@@ -181,19 +206,33 @@ pub(crate) struct Link {
     pub(crate) kind: String,
     /// Index of the bridge it belongs to.
     pub(crate) master: Option<u32>,
+    /// Whether the kernel has seen that it has a carrier; before that it sends nothing.
+    pub(crate) is_operational: bool,
 }
 
 impl Link {
     /// Reads an `RTM_NEWLINK` answer.
     pub(crate) fn read(reply: &Reply) -> Option<Self> {
-        let Reply::Object { kind: libc::RTM_NEWLINK, payload, .. } = reply else { return None };
+        let Reply::Object {
+            kind: libc::RTM_NEWLINK,
+            payload,
+            ..
+        } = reply
+        else {
+            return None;
+        };
         let index = read_u32(payload.get(4..)?)?;
         let attributes = Attributes::new(payload.get(HEADER..)?);
         Some(Self {
             index,
             name: attributes.text(IFLA_IFNAME)?.to_owned(),
-            kind: attributes.nested(IFLA_LINKINFO).text(IFLA_INFO_KIND).unwrap_or_default().to_owned(),
+            kind: attributes
+                .nested(IFLA_LINKINFO)
+                .text(IFLA_INFO_KIND)
+                .unwrap_or_default()
+                .to_owned(),
             master: attributes.find(IFLA_MASTER).and_then(read_u32),
+            is_operational: attributes.find(IFLA_OPERSTATE) == Some(&[OPERATIONAL]),
         })
     }
 }
@@ -219,11 +258,20 @@ pub(crate) fn exists(name: &LinkName) -> Result<bool, Errno> {
 
 /// All links that belong to the bridge with this index.
 pub(crate) fn ports(socket: impl AsFd, bridge: u32) -> Result<Vec<Link>, NetlinkError> {
-    let request = Message::new(libc::RTM_GETLINK, 0, &header(0, State::Unchanged), "list the bridge's links")
-        .attribute(IFLA_MASTER, &bridge.to_ne_bytes())
-        .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
+    let request = Message::new(
+        libc::RTM_GETLINK,
+        0,
+        &header(0, State::Unchanged),
+        "list the bridge's links",
+    )
+    .attribute(IFLA_MASTER, &bridge.to_ne_bytes())
+    .attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
     let links = dump(socket, &request)?;
-    Ok(links.iter().filter_map(Link::read).filter(|link| link.master == Some(bridge)).collect())
+    Ok(links
+        .iter()
+        .filter_map(Link::read)
+        .filter(|link| link.master == Some(bridge))
+        .collect())
 }
 
 /// A link's counters since it was made.
@@ -258,7 +306,14 @@ impl Counters {
 
     /// Reads `struct rtnl_link_stats64` of an `RTM_NEWLINK` answer.
     fn read(reply: &Reply) -> Option<Self> {
-        let Reply::Object { kind: libc::RTM_NEWLINK, payload, .. } = reply else { return None };
+        let Reply::Object {
+            kind: libc::RTM_NEWLINK,
+            payload,
+            ..
+        } = reply
+        else {
+            return None;
+        };
         let stats = Attributes::new(payload.get(HEADER..)?).find(IFLA_STATS64)?;
         let field = |index: usize| read_u64(stats.get(index * 8..)?);
         Some(Self {
@@ -275,10 +330,21 @@ impl Counters {
 /// The counters of the link of this name.
 pub(crate) fn counters(socket: impl AsFd, name: &LinkName) -> Result<Counters, NetlinkError> {
     let what = format!("read the counters of {name}");
-    let request = Message::new(libc::RTM_GETLINK, 0, &header(0, State::Unchanged), what.clone())
-        .text(IFLA_IFNAME, name.as_str());
+    let request = Message::new(
+        libc::RTM_GETLINK,
+        0,
+        &header(0, State::Unchanged),
+        what.clone(),
+    )
+    .text(IFLA_IFNAME, name.as_str());
     let replies = exchange(socket, &[request])?;
-    replies.iter().find_map(Counters::read).ok_or(NetlinkError::Answer { what, problem: "no counters" })
+    replies
+        .iter()
+        .find_map(Counters::read)
+        .ok_or(NetlinkError::Answer {
+            what,
+            problem: "no counters",
+        })
 }
 
 #[cfg(test)]
@@ -291,8 +357,13 @@ mod tests {
     fn veth_message_bytes() {
         let null = std::fs::File::open("/dev/null").unwrap();
         let host: LinkName = "pw1".parse().unwrap();
-        let veth =
-            Veth { host: &host, bridge: 7, namespace: null.as_fd(), mac: MacAddress([1, 2, 3, 4, 5, 6]), mtu: None };
+        let veth = Veth {
+            host: &host,
+            bridge: 7,
+            namespace: null.as_fd(),
+            mac: MacAddress([1, 2, 3, 4, 5, 6]),
+            mtu: None,
+        };
         let [d0, d1, d2, d3] = null.as_raw_fd().to_ne_bytes();
         #[rustfmt::skip]
         assert_eq!(veth.create().encoded(), [
@@ -317,14 +388,26 @@ mod tests {
     fn reads_a_link_and_its_counters() {
         let mut payload = header(9, State::Unchanged).to_vec();
         payload.extend_from_slice(&[8, 0, 3, 0, b'p', b'w', b'1', 0]);
-        payload.extend_from_slice(&[8, 0, 10, 0, 4, 0, 0, 0]);
-        payload.extend_from_slice(&[13, 0, 18, 0x80, 9, 0, 1, 0, b'v', b'e', b't', b'h', 0, 0, 0, 0]);
+        payload.extend_from_slice(&[8, 0, 10, 0, 4, 0, 0, 0, 5, 0, 16, 0, 6, 0, 0, 0]);
+        payload.extend_from_slice(&[
+            13, 0, 18, 0x80, 9, 0, 1, 0, b'v', b'e', b't', b'h', 0, 0, 0, 0,
+        ]);
         payload.extend_from_slice(&[52, 0, 23, 0]);
         for value in 1..=6u64 {
             payload.extend_from_slice(&value.to_ne_bytes());
         }
-        let reply = Reply::Object { sequence: 1, kind: libc::RTM_NEWLINK, payload };
-        let link = Link { index: 9, name: "pw1".to_owned(), kind: "veth".to_owned(), master: Some(4) };
+        let reply = Reply::Object {
+            sequence: 1,
+            kind: libc::RTM_NEWLINK,
+            payload,
+        };
+        let link = Link {
+            index: 9,
+            name: "pw1".to_owned(),
+            kind: "veth".to_owned(),
+            master: Some(4),
+            is_operational: true,
+        };
         assert_eq!(Link::read(&reply), Some(link));
         let counters = Counters::read(&reply).unwrap();
         assert_eq!((counters.rx_bytes, counters.tx_bytes), (3, 4));

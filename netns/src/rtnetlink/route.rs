@@ -15,13 +15,35 @@ pub(crate) fn default_by(gateway: IpAddr, link: u32) -> Message {
         IpAddr::V6(_) => libc::AF_INET6,
     };
     // Family, lengths of destination and source, TOS, table, protocol, scope, type, flags.
-    let (table, origin, scope, kind) =
-        (libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST);
-    let header = [family as u8, 0, 0, 0, table, origin, scope, kind, 0, 0, 0, 0];
+    let (table, origin, scope, kind) = (
+        libc::RT_TABLE_MAIN,
+        libc::RTPROT_BOOT,
+        libc::RT_SCOPE_UNIVERSE,
+        libc::RTN_UNICAST,
+    );
+    let header = [
+        family as u8,
+        0,
+        0,
+        0,
+        table,
+        origin,
+        scope,
+        kind,
+        0,
+        0,
+        0,
+        0,
+    ];
     let what = format!("add the default route by {gateway}");
-    Message::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &header, what)
-        .attribute(RTA_GATEWAY, &octets(gateway))
-        .attribute(RTA_OIF, &link.to_ne_bytes())
+    Message::new(
+        libc::RTM_NEWROUTE,
+        libc::NLM_F_CREATE | libc::NLM_F_REPLACE,
+        &header,
+        what,
+    )
+    .attribute(RTA_GATEWAY, &octets(gateway))
+    .attribute(RTA_OIF, &link.to_ne_bytes())
 }
 
 #[cfg(test)]

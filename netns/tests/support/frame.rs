@@ -34,7 +34,10 @@ impl UdpFrame {
         ip.extend_from_slice(&[0, 1, 0, 0, 64, 17, 0, 0]);
         ip.extend_from_slice(&self.source.octets());
         ip.extend_from_slice(&self.destination.octets());
-        let sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let sum: u32 = ip
+            .chunks(2)
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum();
         let sum = (sum & 0xffff) + (sum >> 16);
         ip[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 
@@ -46,8 +49,13 @@ impl UdpFrame {
     pub fn send(&self, from: &Namespace) {
         let bytes = self.bytes();
         from.run(move || {
-            let socket =
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).expect("packet socket");
+            let socket = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                None,
+            )
+            .expect("packet socket");
             // SAFETY: all-zero bytes are a valid sockaddr_ll: it holds integers only.
             let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
             to.sll_family = libc::AF_PACKET as u16;

@@ -15,8 +15,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockProtocol, SockType, shutdown, socket};
-use podwright_netns::{Attachment, Masquerade, Network, NetworkConfig, NetworkError, PortMapping, Protocol};
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockProtocol, SockType, shutdown, socket,
+};
+use podwright_netns::{
+    Attachment, Masquerade, Network, NetworkConfig, NetworkError, PortMapping, Protocol,
+};
 use tempfile::TempDir;
 
 /// How long anything may take before it counts as failed.
@@ -36,18 +40,30 @@ impl Namespace {
     pub fn new() -> Self {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root: unshare(CLONE_NEWNET)");
+            unshare(CloneFlags::CLONE_NEWNET)
+                .expect("these tests need root: unshare(CLONE_NEWNET)");
             queue.into_iter().for_each(|job| job());
         });
-        let mut namespace = Self { jobs: Some(jobs), thread: Some(thread), descriptor: None, inside: None };
+        let mut namespace = Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+            descriptor: None,
+            inside: None,
+        };
         let (descriptor, inside) = namespace.run(|| {
             for (name, value) in podwright_netns::POD_SYSCTLS {
                 let path = Path::new("/proc/sys").join(name.replace('.', "/"));
                 std::fs::write(&path, value).expect("write a pod sysctl");
             }
-            let descriptor = std::fs::File::open("/proc/thread-self/ns/net").expect("open the namespace");
+            let descriptor =
+                std::fs::File::open("/proc/thread-self/ns/net").expect("open the namespace");
             let flags = SockFlag::SOCK_CLOEXEC;
-            let inside = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute);
+            let inside = socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                flags,
+                SockProtocol::NetlinkRoute,
+            );
             (OwnedFd::from(descriptor), inside.expect("netlink socket"))
         });
         namespace.descriptor = Some(descriptor);
@@ -59,12 +75,24 @@ impl Namespace {
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (sender, receiver) = mpsc::channel();
         let job: Job = Box::new(move || drop(sender.send(job())));
-        self.jobs.as_ref().expect("open").send(job).expect("the namespace's thread lives");
+        self.jobs
+            .as_ref()
+            .expect("open")
+            .send(job)
+            .expect("the namespace's thread lives");
         receiver.recv().expect("the job did not panic")
     }
 
-    pub fn attach(&self, network: &Network, pod: &str, ports: &[PortMapping]) -> Result<Attachment, NetworkError> {
-        let (descriptor, inside) = (self.descriptor.as_ref().expect("open"), self.inside.as_ref().expect("open"));
+    pub fn attach(
+        &self,
+        network: &Network,
+        pod: &str,
+        ports: &[PortMapping],
+    ) -> Result<Attachment, NetworkError> {
+        let (descriptor, inside) = (
+            self.descriptor.as_ref().expect("open"),
+            self.inside.as_ref().expect("open"),
+        );
         network.attach(pod, descriptor.as_fd(), inside.as_fd(), ports)
     }
 }
@@ -88,7 +116,10 @@ pub fn pod_id() -> String {
 pub fn config(state: &Path, bridge: &str, subnets: &[&str]) -> NetworkConfig {
     NetworkConfig {
         bridge: bridge.parse().expect("bridge"),
-        subnets: subnets.iter().map(|subnet| subnet.parse().expect("subnet")).collect(),
+        subnets: subnets
+            .iter()
+            .map(|subnet| subnet.parse().expect("subnet"))
+            .collect(),
         mtu: None,
         masquerade: Masquerade::OutsideOf(Vec::new()),
         state_dir: state.to_owned(),
@@ -119,10 +150,20 @@ impl Machine {
 
     pub fn with_subnets(subnets: &[&str]) -> Self {
         let (outside, host) = (Namespace::new(), Namespace::new());
-        let (outside_state, state) = (TempDir::new().expect("directory"), TempDir::new().expect("directory"));
-        let settings = config(outside_state.path(), "uplink0", &["10.232.0.0/24", "fd32::/64"]);
-        let outside_network = outside.run(move || Network::open(settings)).expect("open the outside's network");
-        let descriptors = |fd: &Option<OwnedFd>| fd.as_ref().expect("open").try_clone().expect("clone");
+        let (outside_state, state) = (
+            TempDir::new().expect("directory"),
+            TempDir::new().expect("directory"),
+        );
+        let settings = config(
+            outside_state.path(),
+            "uplink0",
+            &["10.232.0.0/24", "fd32::/64"],
+        );
+        let outside_network = outside
+            .run(move || Network::open(settings))
+            .expect("open the outside's network");
+        let descriptors =
+            |fd: &Option<OwnedFd>| fd.as_ref().expect("open").try_clone().expect("clone");
         let (descriptor, inside) = (descriptors(&host.descriptor), descriptors(&host.inside));
         let outside_network = outside.run(move || {
             outside_network
@@ -131,7 +172,15 @@ impl Machine {
             outside_network
         });
         let subnets = subnets.iter().map(|subnet| (*subnet).to_owned()).collect();
-        let mut machine = Self { network: None, host, outside, outside_network, outside_state, state, subnets };
+        let mut machine = Self {
+            network: None,
+            host,
+            outside,
+            outside_network,
+            outside_state,
+            state,
+            subnets,
+        };
         machine.open();
         machine
     }
@@ -141,11 +190,18 @@ impl Machine {
         self.network = None;
         let subnets: Vec<&str> = self.subnets.iter().map(String::as_str).collect();
         let settings = config(self.state.path(), "pwtest0", &subnets);
-        self.network = Some(self.host.run(move || Network::open(settings)).expect("open the network"));
+        self.network = Some(
+            self.host
+                .run(move || Network::open(settings))
+                .expect("open the network"),
+        );
     }
 
     /// Runs the closure with the network on the host.
-    pub fn with<T: Send + 'static>(&mut self, job: impl FnOnce(&Network) -> T + Send + 'static) -> T {
+    pub fn with<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&Network) -> T + Send + 'static,
+    ) -> T {
         let network = self.network.take().expect("open");
         let (network, result) = self.host.run(move || {
             let result = job(&network);
@@ -159,7 +215,11 @@ impl Machine {
         let (namespace, id, ports) = (Namespace::new(), pod_id(), ports.to_vec());
         self.with(move |network| {
             let attachment = namespace.attach(network, &id, &ports)?;
-            Ok(Pod { namespace, id, attachment })
+            Ok(Pod {
+                namespace,
+                id,
+                attachment,
+            })
         })
     }
 
@@ -169,7 +229,8 @@ impl Machine {
 
     pub fn detach(&mut self, pod: &str) {
         let pod = pod.to_owned();
-        self.with(move |network| network.detach(&pod)).expect("detach");
+        self.with(move |network| network.detach(&pod))
+            .expect("detach");
     }
 }
 
@@ -189,7 +250,12 @@ impl Pod {
     }
 }
 
-pub fn port(protocol: Protocol, host_port: u16, container_port: u16, host_ip: Option<&str>) -> PortMapping {
+pub fn port(
+    protocol: Protocol,
+    host_port: u16,
+    container_port: u16,
+    host_ip: Option<&str>,
+) -> PortMapping {
     PortMapping {
         protocol,
         container_port: NonZeroU16::new(container_port).expect("port"),
@@ -207,14 +273,19 @@ pub struct TcpServer {
 impl TcpServer {
     pub fn start(namespace: &Namespace, address: &str) -> Self {
         let address = address.to_owned();
-        let listener = namespace.run(move || TcpListener::bind(address)).expect("listen");
+        let listener = namespace
+            .run(move || TcpListener::bind(address))
+            .expect("listen");
         let copy = OwnedFd::from(listener.try_clone().expect("clone"));
         let serve = move || {
             while let Ok((mut stream, peer)) = listener.accept() {
                 let _ = write!(stream, "{}", plain(peer.ip()));
             }
         };
-        Self { listener: copy, thread: Some(std::thread::spawn(serve)) }
+        Self {
+            listener: copy,
+            thread: Some(std::thread::spawn(serve)),
+        }
     }
 }
 
@@ -239,14 +310,17 @@ pub fn ask(from: &Namespace, address: IpAddr, port: u16) -> io::Result<IpAddr> {
         stream.set_read_timeout(Some(DEADLINE))?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
-        text.parse().map_err(|_| io::Error::other(format!("answer {text:?}")))
+        text.parse()
+            .map_err(|_| io::Error::other(format!("answer {text:?}")))
     })
 }
 
 /// A UDP socket that waits for datagrams up to the deadline.
 pub fn udp(namespace: &Namespace, address: &str) -> UdpSocket {
     let address = address.to_owned();
-    let socket = namespace.run(move || UdpSocket::bind(address)).expect("bind");
+    let socket = namespace
+        .run(move || UdpSocket::bind(address))
+        .expect("bind");
     socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
     socket
 }
@@ -255,7 +329,10 @@ pub fn udp(namespace: &Namespace, address: &str) -> UdpSocket {
 pub fn next_datagram(socket: &UdpSocket) -> io::Result<(String, SocketAddr)> {
     let mut buffer = [0; 256];
     let (length, peer) = socket.recv_from(&mut buffer)?;
-    Ok((String::from_utf8_lossy(&buffer[..length]).into_owned(), peer))
+    Ok((
+        String::from_utf8_lossy(&buffer[..length]).into_owned(),
+        peer,
+    ))
 }
 
 pub fn address(text: &str) -> IpAddr {
