@@ -38,7 +38,7 @@ pub(crate) fn listener() -> Result<Option<UnixListener>, ActivationError> {
     let passed = unsafe { BorrowedFd::borrow_raw(FIRST) };
     let not_listening = |errno| ActivationError::NotListening { errno };
     check_listening(passed).map_err(not_listening)?;
-    // A duplicate that is ours and close-on-exec: the original number stays open in this process only.
+    // A duplicate is ours and close-on-exec; the original number stays open, in this process only.
     fcntl(passed, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).map_err(not_listening)?;
     let ours: OwnedFd = passed
         .try_clone_to_owned()

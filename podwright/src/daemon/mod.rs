@@ -52,13 +52,15 @@ pub(crate) fn run(config: config::Daemon) -> Result<(), DaemonError> {
     logging::start(&config.log_level, config.log_format);
     umask(Mode::from_bits_truncate(0o022));
     raise_descriptor_limit();
+    // Before anything is opened: were descriptor 3 not passed in truth, a file of ours would get that number.
+    let passed = activation::listener()?;
 
     let settings = &config.runtime;
     directories::prepare(&settings.state_dir)?;
     directories::prepare(&settings.run_dir)?;
     let _run_lock = DirectoryLock::take(&settings.run_dir)?;
     let _state_lock = DirectoryLock::take(&settings.state_dir)?;
-    let (listener, socket) = match activation::listener()? {
+    let (listener, socket) = match passed {
         Some(listener) => (listener, None),
         None => {
             let (listener, file) = socket::bind(&settings.socket)?;
