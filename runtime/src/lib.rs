@@ -1,1 +1,223 @@
-//! Skeleton.
+//! The CRI runtime: it makes pods, by pause and by system calls, and answers for them on the CRI socket.
+//!
+//! `cri/` decodes calls and encodes answers; `sandbox/` and `container/` are what the calls do, one file per verb;
+//! `plan/` turns a request into what pause executes; `pause/` speaks to it; `records/` is what is on disk, and
+//! `recover` what a start makes of it. docs/architecture.md names the invariants.
+
+pub mod cgroup;
+mod clock;
+pub mod config;
+mod container;
+mod cri;
+mod error;
+mod ids;
+mod index;
+mod names;
+mod node;
+mod pause;
+mod plan;
+mod reclaim;
+mod records;
+mod recover;
+mod sandbox;
+pub mod security;
+mod sys;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use podwright_cri_api::v1::image_service_server::ImageServiceServer;
+use podwright_cri_api::v1::runtime_service_server::RuntimeServiceServer;
+use podwright_image::{ImageStore, ImageStoreConfig, StoreError};
+use podwright_netns::{LinkName, Network, NetworkConfig, NetworkError, PortMapping, Subnet, TableName};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnixListenerStream;
+
+use crate::config::Config;
+use crate::error::Kind;
+use crate::index::Index;
+use crate::names::Names;
+use crate::node::Node;
+use crate::pause::{Event, Program};
+use crate::reclaim::Reclaim;
+
+/// Cgroups of pods begin with this, and none that does belongs to anybody else.
+const CGROUP_PREFIX: &str = "podwright-";
+
+/// The largest request: what the Kubernetes clients allow themselves.
+const LARGEST_REQUEST: usize = 16 * 1024 * 1024;
+
+/// How long calls that are at work may go on after the daemon was asked to end.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+
+/// Compiled seccomp programs that are kept: one for each profile and set of capabilities in use.
+const SECCOMP_PROGRAMS: usize = 64;
+
+/// Why the runtime does not start or serve.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A directory or file of its own.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The cgroups.
+    #[error("cannot use the cgroups of this machine")]
+    Cgroup(#[from] cgroup::CgroupError),
+    /// The daemon's own capabilities.
+    #[error("cannot find out which capabilities may be given to containers")]
+    Capabilities(#[from] security::capabilities::CapabilityError),
+    /// The daemon's own OOM score.
+    #[error("cannot find out which OOM scores may be given to containers")]
+    OomScore(#[from] security::oom::OomScoreError),
+    /// The pod network's configuration.
+    #[error("the network configuration cannot be used: {0}")]
+    NetworkConfig(String),
+    /// The pod network.
+    #[error("cannot set up the pod network")]
+    Network(#[from] NetworkError),
+    /// The image store.
+    #[error("cannot open the image store")]
+    Images(#[from] StoreError),
+    /// pause.
+    #[error("cannot lay out the pause program")]
+    Pause(#[from] pause::ProgramError),
+    /// The CRI socket.
+    #[error("cannot serve the CRI socket")]
+    Serve(#[source] tonic::transport::Error),
+}
+
+/// A CRI runtime on this machine.
+pub struct Runtime {
+    node: Arc<Node>,
+}
+
+impl Runtime {
+    /// Takes over what is there: makes what is missing, finds the pods that live, and reclaims what belongs to nobody.
+    pub async fn open(config: Config) -> Result<Self, RuntimeError> {
+        for (path, directories) in [(&config.state_dir, &["", "pods", "containers", "network"][..]), (&config.run_dir, &["", "root"][..])] {
+            for directory in directories {
+                private_directory(&path.join(directory))?;
+            }
+        }
+        let program = Program::lay_out(&config.run_dir)?;
+        let trash = config.state_dir.join("trash");
+        let reclaim = Reclaim::start(trash.clone()).map_err(|source| RuntimeError::File { action: "make the directory", path: trash, source })?;
+        let (events, happened) = mpsc::unbounded_channel();
+        let node = Arc::new(Node {
+            images: ImageStore::open(image_config(&config)).await?,
+            network: Network::open(network_config(&config)?)?,
+            cgroups: cgroup::Hierarchy::detect()?,
+            program,
+            seccomp: security::seccomp::ProgramCache::new(SECCOMP_PROGRAMS),
+            capabilities: security::capabilities::available()?,
+            oom_scores: security::oom::OomScoreRange::of_this_process()?,
+            reclaim,
+            events,
+            sandboxes: Index::new("pod sandbox"),
+            containers: Index::new("container"),
+            pod_names: Names::new(),
+            container_names: Names::new(),
+            members: std::sync::RwLock::default(),
+            config,
+        });
+        let state_dir = node.config.state_dir.clone();
+        recover::recover(&node).await.map_err(|source| RuntimeError::File { action: "read the records in", path: state_dir, source })?;
+        tokio::spawn(follow(Arc::downgrade(&node), happened));
+        Ok(Self { node })
+    }
+
+    /// Serves CRI until `shutdown` comes. Pods go on running.
+    pub async fn serve(&self, listener: UnixListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), RuntimeError> {
+        let service = cri::Service::new(Arc::clone(&self.node));
+        let (end, mut ended) = tokio::sync::watch::channel(());
+        let server = tonic::transport::Server::builder()
+            .add_service(RuntimeServiceServer::new(service.clone()).max_decoding_message_size(LARGEST_REQUEST))
+            .add_service(ImageServiceServer::new(service).max_decoding_message_size(LARGEST_REQUEST))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
+                // An error says that the sender is gone: the same.
+                let _ = ended.changed().await;
+            });
+        tokio::pin!(server);
+        tokio::select! {
+            served = &mut server => return served.map_err(RuntimeError::Serve),
+            () = shutdown => drop(end),
+        }
+        match tokio::time::timeout(LAST_CALLS, server).await {
+            Ok(served) => served.map_err(RuntimeError::Serve),
+            Err(_) => {
+                tracing::info!("calls are still at work; leaving them");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Does what follows from what pauses tell. One task, so that each pod's events keep their order.
+async fn follow(node: std::sync::Weak<Node>, mut happened: mpsc::UnboundedReceiver<Event>) {
+    while let Some(event) = happened.recv().await {
+        let Some(node) = node.upgrade() else { return };
+        match event {
+            Event::Exited { sandbox, container, exit } => match node.containers.get(container.as_str()) {
+                Some(container) => container::exited(&node, &container, &exit),
+                None => tracing::debug!(%sandbox, %container, "the exit of a container that is removed"),
+            },
+            Event::Closed { sandbox } => {
+                // Killing what is left takes time that other pods' events need not wait for.
+                tokio::spawn(async move { sandbox::lost(&node, &sandbox).await });
+            }
+        }
+    }
+}
+
+fn private_directory(path: &Path) -> Result<(), RuntimeError> {
+    use std::os::unix::fs::PermissionsExt;
+    let error = |source| RuntimeError::File { action: "make the directory", path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(error)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(error)
+}
+
+fn image_config(config: &Config) -> ImageStoreConfig {
+    ImageStoreConfig {
+        registry_config_dirs: config.registry.config_dirs.clone(),
+        docker_config: config.registry.docker_config.clone(),
+        max_concurrent_layer_downloads: config.registry.max_concurrent_downloads,
+        pinned: config.pinned_images.clone(),
+        ..ImageStoreConfig::new(config.state_dir.join("images"))
+    }
+}
+
+fn network_config(config: &Config) -> Result<NetworkConfig, RuntimeError> {
+    let network = &config.network;
+    let unusable = |error: &dyn std::fmt::Display| RuntimeError::NetworkConfig(error.to_string());
+    let subnets = network.subnets.iter().map(|(address, prefix)| format!("{address}/{prefix}").parse::<Subnet>().map_err(|error| unusable(&error)));
+    Ok(NetworkConfig {
+        bridge: network.bridge.parse::<LinkName>().map_err(|error| unusable(&error))?,
+        subnets: subnets.collect::<Result<_, _>>()?,
+        mtu: network.mtu,
+        masquerade: match network.masquerade {
+            config::Masquerade::On => podwright_netns::Masquerade::OutsideOf(Vec::new()),
+            config::Masquerade::Off => podwright_netns::Masquerade::Off,
+        },
+        state_dir: config.state_dir.join("network"),
+        table: network.table.parse::<TableName>().map_err(|error| unusable(&error))?,
+    })
+}
+
+/// What a failure of the network means to the client.
+fn network_kind(error: &NetworkError) -> Kind {
+    match error {
+        NetworkError::Exhausted { .. } => Kind::ResourceExhausted,
+        NetworkError::PortTaken { .. } => Kind::AlreadyExists,
+        _ => Kind::Internal,
+    }
+}

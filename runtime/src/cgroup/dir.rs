@@ -13,6 +13,9 @@ use super::CgroupError;
 /// No interface file of one group is larger; `cgroup.procs` of 100,000 processes is 800 KiB.
 const MAX_FILE: usize = 16 << 20;
 
+/// Half of the least buffer seq_file uses.
+const SHORT: usize = 2048;
+
 /// An open directory and, for messages, its path.
 #[derive(Debug)]
 pub(super) struct Dir {
@@ -107,7 +110,14 @@ impl Dir {
             }
             match read(&file, &mut bytes[length..]) {
                 Ok(0) => break,
-                Ok(count) => length += count,
+                Ok(count) => {
+                    length += count;
+                    // seq_file gathers records until a page is full, and no record of a file with several is
+                    // longer than a line: a read this short was the last one.
+                    if count < SHORT {
+                        break;
+                    }
+                }
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }

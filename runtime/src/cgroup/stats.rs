@@ -3,7 +3,7 @@
 use super::dir::Dir;
 use super::format::{self, Pressure};
 use super::held::{limit, number};
-use super::hierarchy::Interface;
+use super::hierarchy::{Interface, Location};
 use super::{Cgroup, CgroupError, Controller};
 
 /// A group's use of the machine, its subtree included.
@@ -94,17 +94,7 @@ impl Cgroup {
     pub fn stats(&self) -> Result<Stats, CgroupError> {
         let mut stats = Stats::default();
         if let Some(mount) = self.hierarchy.unified() {
-            let dir = mount.dir.open(self.path.relative())?;
-            let pressure = |file| {
-                dir.read_optional(file)
-                    .map(|text| text.and_then(|text| format::pressure(&text)))
-            };
-            stats.cpu.pressure = pressure("cpu.pressure")?;
-            stats.memory.pressure = pressure("memory.pressure")?;
-            stats.io_pressure = pressure("io.pressure")?;
-            if self.hierarchy.location(Controller::Cpuacct).is_none() {
-                cpu_v2(&dir, &mut stats.cpu)?;
-            }
+            self.unified_stats(&mount.dir.open(self.path.relative())?, &mut stats)?;
         }
         if let Some((dir, _)) = self.controller(Controller::Cpuacct)? {
             stats.cpu.usage_ns = number(&dir, "cpuacct.usage")?;
@@ -123,7 +113,7 @@ impl Cgroup {
                 limit: limit(&dir, "pids.max")?,
             };
         }
-        if let Some((dir, location)) = self.controller(Controller::Hugetlb)? {
+        if let Some((dir, location)) = self.controller_v1(Controller::Hugetlb)? {
             for size in self.hierarchy.page_sizes() {
                 stats
                     .hugetlb
@@ -131,6 +121,41 @@ impl Cgroup {
             }
         }
         Ok(stats)
+    }
+
+    /// As [`Cgroup::controller`], for controllers that the cgroup2 directory does not hold.
+    fn controller_v1(
+        &self,
+        controller: Controller,
+    ) -> Result<Option<(Dir, Location)>, CgroupError> {
+        match self.hierarchy.location(controller) {
+            Some(Location {
+                interface: Interface::V1,
+                ..
+            }) => self.controller(controller),
+            _ => Ok(None),
+        }
+    }
+
+    /// What the cgroup2 directory tells, beside v1 controllers too.
+    fn unified_stats(&self, dir: &Dir, stats: &mut Stats) -> Result<(), CgroupError> {
+        let pressure = |file| {
+            let text = dir.read_optional(file)?;
+            Ok(text.and_then(|text| format::pressure(&text)))
+        };
+        stats.cpu.pressure = pressure("cpu.pressure")?;
+        stats.memory.pressure = pressure("memory.pressure")?;
+        stats.io_pressure = pressure("io.pressure")?;
+        if self.hierarchy.location(Controller::Cpuacct).is_none() {
+            cpu_v2(dir, &mut stats.cpu)?;
+        }
+        let hugetlb_here = self.hierarchy.location(Controller::Hugetlb);
+        if hugetlb_here.is_some_and(|location| location.interface == Interface::V2) {
+            for size in self.hierarchy.page_sizes() {
+                stats.hugetlb.extend(hugetlb(dir, size, Interface::V2)?);
+            }
+        }
+        Ok(())
     }
 
     /// How many processes of the group the kernel killed for want of memory. v1 counts the group itself, v2 its subtree.

@@ -22,6 +22,8 @@ mod profile;
 mod rules;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 pub use builtin::default_profile;

@@ -2,6 +2,13 @@
 //!
 //! Ids are `u32` from the first digit on; what does not fit is an error, never a wrap (CVE-2024-40635).
 
+mod database;
+mod error;
+
+pub use error::UserError;
+
+use database::{PasswdEntry, entries, group_entries};
+
 /// Read at most so many bytes of `/etc/passwd` or `/etc/group`; a larger file is refused.
 pub const MAX_DATABASE: usize = 4 << 20;
 
@@ -59,65 +66,6 @@ pub struct ResolvedUser {
     pub name: Option<String>,
     /// The home directory there, when it is an absolute path without control characters (CVE-2022-4318).
     pub home: Option<String>,
-}
-
-/// A user cannot be resolved.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UserError {
-    /// A number that is no id.
-    #[error("{field} {value:?} is not an id between 0 and 4294967294")]
-    Range {
-        /// The field of the request or image.
-        field: &'static str,
-        /// The refused value.
-        value: String,
-    },
-    /// A name that is not in the image.
-    #[error("no {kind} {name:?} in the image's {file}")]
-    Unknown {
-        /// `user` or `group`.
-        kind: &'static str,
-        /// The name.
-        name: String,
-        /// The file that was searched.
-        file: &'static str,
-    },
-    /// The file that should hold a name is not there.
-    #[error("cannot look up {kind} {name:?}: the image has no {file}; use a numeric id")]
-    NoFile {
-        /// `user` or `group`.
-        kind: &'static str,
-        /// The name.
-        name: String,
-        /// The absent file.
-        file: &'static str,
-    },
-    /// CRI demands this error.
-    #[error("run_as_group {gid} is given without run_as_user or run_as_username")]
-    GroupWithoutUser {
-        /// The group.
-        gid: i64,
-    },
-    /// Not `user`, `uid`, `user:group` or the like.
-    #[error("user {user:?} is not of the form user[:group]")]
-    Form {
-        /// The refused text.
-        user: String,
-    },
-    /// A file larger than any real one.
-    #[error("the image's {file} has {size} bytes, more than {MAX_DATABASE}")]
-    TooLarge {
-        /// The file.
-        file: &'static str,
-        /// Its size.
-        size: usize,
-    },
-    /// More groups than the kernel takes.
-    #[error("{count} supplementary groups, the kernel takes {MAX_GROUPS}")]
-    TooManyGroups {
-        /// How many.
-        count: usize,
-    },
 }
 
 const PASSWD: &str = "/etc/passwd";
@@ -310,83 +258,6 @@ fn find_group(group: Option<&[u8]>, name: &str) -> Result<u32, UserError> {
             name: shown(name),
             file,
         })
-}
-
-/// `name:password:uid:gid:comment:home:shell`; lines that are not so are passed over, as the C library does.
-struct PasswdEntry<'a> {
-    name: &'a [u8],
-    uid: u32,
-    gid: u32,
-    home: &'a [u8],
-}
-
-impl PasswdEntry<'_> {
-    fn home(&self) -> Option<String> {
-        let home = std::str::from_utf8(self.home).ok()?;
-        (home.starts_with('/') && !home.chars().any(char::is_control)).then(|| home.to_owned())
-    }
-}
-
-/// `name:password:gid:member,member`.
-struct GroupEntry<'a> {
-    name: &'a [u8],
-    gid: u32,
-    members: &'a [u8],
-}
-
-impl GroupEntry<'_> {
-    fn has_member(&self, name: &[u8]) -> bool {
-        self.members
-            .split(|byte| *byte == b',')
-            .any(|member| member.trim_ascii() == name)
-    }
-}
-
-fn lines(contents: Option<&[u8]>) -> impl Iterator<Item = &[u8]> {
-    let lines = contents.unwrap_or_default().split(|byte| *byte == b'\n');
-    lines
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .filter(|line| !line.starts_with(b"#"))
-}
-
-fn entries(passwd: Option<&[u8]>) -> impl Iterator<Item = PasswdEntry<'_>> {
-    lines(passwd).filter_map(|line| {
-        let mut fields = line.split(|byte| *byte == b':');
-        let name = fields.next().filter(|name| !name.is_empty())?;
-        let uid = number(fields.nth(1)?)?;
-        let gid = number(fields.next()?)?;
-        let home = fields.nth(1).unwrap_or_default();
-        Some(PasswdEntry {
-            name,
-            uid,
-            gid,
-            home,
-        })
-    })
-}
-
-fn group_entries(group: Option<&[u8]>) -> impl Iterator<Item = GroupEntry<'_>> {
-    lines(group).filter_map(|line| {
-        let mut fields = line.split(|byte| *byte == b':');
-        let name = fields.next().filter(|name| !name.is_empty())?;
-        let gid = number(fields.nth(1)?)?;
-        Some(GroupEntry {
-            name,
-            gid,
-            members: fields.next().unwrap_or_default(),
-        })
-    })
-}
-
-fn number(field: &[u8]) -> Option<u32> {
-    if !field.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(field)
-        .ok()?
-        .parse()
-        .ok()
-        .filter(|id| *id != NO_ID)
 }
 
 #[cfg(test)]

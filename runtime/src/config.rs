@@ -1,0 +1,88 @@
+//! What an operator decides about the runtime, with every default in one place.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::cgroup::CgroupPath;
+
+/// The runtime's configuration. The `podwright` binary reads it from a TOML file and flags.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Durable files: images, pod and container records, writable layers. Default `/var/lib/podwright`.
+    pub state_dir: PathBuf,
+    /// Volatile files: sockets, pause binaries. Default `/run/podwright`.
+    pub run_dir: PathBuf,
+    /// The CRI socket. Default `/run/podwright/cri.sock`.
+    pub socket: PathBuf,
+    /// The cgroup that pods without a cgroup parent are made in. Default `/podwright`.
+    pub cgroup_root: CgroupPath,
+    /// The pod network.
+    pub network: Network,
+    /// Where images come from.
+    pub registry: Registry,
+    /// Images that [garbage collection](https://kubernetes.io/docs/concepts/architecture/garbage-collection/) must keep.
+    pub pinned_images: Vec<String>,
+}
+
+/// The built-in network.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The bridge's name, at most 15 bytes. Default `podwright0`.
+    pub bridge: String,
+    /// Address ranges in CIDR form, IPv4, IPv6 or both; the first one's addresses are the pods' primary ones.
+    pub subnets: Vec<(IpAddr, u8)>,
+    /// The name of the nftables table. Default `podwright`.
+    pub table: String,
+    /// The links' MTU in bytes; none takes the default route's.
+    pub mtu: Option<u32>,
+    /// Whether pods reach the outside with the host's address.
+    pub masquerade: Masquerade,
+}
+
+/// Whether the source address of packets that leave the node is rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Masquerade {
+    /// To the host's.
+    On,
+    /// Pod addresses are routed outside.
+    Off,
+}
+
+/// Registries and their access.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// Directories in containerd's `certs.d` layout, each with `HOST/hosts.toml`; the first that has the host wins.
+    pub config_dirs: Vec<PathBuf>,
+    /// A docker `config.json` with credentials for pulls that bring none.
+    pub docker_config: Option<PathBuf>,
+    /// Layers that are downloaded at once, over all pulls.
+    pub max_concurrent_downloads: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/podwright".into(),
+            run_dir: "/run/podwright".into(),
+            socket: "/run/podwright/cri.sock".into(),
+            #[expect(clippy::expect_used, reason = "a literal that a unit test of CgroupPath covers")]
+            cgroup_root: CgroupPath::new("/podwright").expect("valid"),
+            network: Network {
+                bridge: "podwright0".into(),
+                subnets: vec![
+                    (IpAddr::from([10, 88, 0, 0]), 16),
+                    (IpAddr::from([0xfd00, 0x10, 0x88, 0, 0, 0, 0, 0]), 64),
+                ],
+                table: "podwright".into(),
+                mtu: None,
+                masquerade: Masquerade::On,
+            },
+            registry: Registry {
+                config_dirs: vec!["/etc/podwright/certs.d".into(), "/etc/containerd/certs.d".into()],
+                docker_config: None,
+                max_concurrent_downloads: 4,
+            },
+            pinned_images: Vec::new(),
+        }
+    }
+}

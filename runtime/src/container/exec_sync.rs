@@ -1,0 +1,162 @@
+//! ExecSync: a command in a running container, its output and its exit code, within a deadline.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use podwright_cri_api::v1::{ExecSyncRequest, ExecSyncResponse};
+use podwright_pause::protocol::Target;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+
+use super::Container;
+use crate::error::{CallError, Context, Kind, chain};
+use crate::node::Node;
+use crate::pause::{Exec, Pause};
+use crate::plan::exec_plan;
+use crate::sys;
+
+/// The most that is kept of each stream; CRI asks for a bound, and the peers have this one.
+const LONGEST_OUTPUT: usize = 16 * 1024 * 1024;
+
+/// Runs a command. A timeout of 0 seconds is none.
+pub(crate) async fn exec_sync(node: &Arc<Node>, request: ExecSyncRequest) -> Result<ExecSyncResponse, CallError> {
+    let container = node.containers.require(&request.container_id)?;
+    if request.cmd.first().is_none_or(String::is_empty) {
+        return Err(CallError::invalid("the request names no command to execute"));
+    }
+    if !container.is_running() {
+        return Err(CallError::state(format!("cannot execute a command in the container {}: it is not running", container.id)));
+    }
+    let pause = container.sandbox.require_ready("execute a command")?;
+    let failed = || format!("cannot execute a command in the container {}", container.id);
+    let (exec, mut stdout, mut stderr) = begin(node, &container, &pause, &request.cmd, &failed).await?;
+    let (number, pid) = (exec.number, exec.pid);
+    let finished = collect(exec.end, &mut stdout, &mut stderr);
+    let exit_code = match u64::try_from(request.timeout) {
+        Ok(0) | Err(_) => finished.await,
+        Ok(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), finished).await {
+            Ok(finished) => finished,
+            Err(_) => {
+                kill(&container, &pause, number, pid).await;
+                let what = format!("the command did not end within {seconds} s in the container {}: it is killed", container.id);
+                return Err(CallError::new(Kind::DeadlineExceeded, what));
+            }
+        },
+    };
+    let exit_code = exit_code.internal(failed)?;
+    Ok(ExecSyncResponse { stdout: stdout.kept, stderr: stderr.kept, exit_code })
+}
+
+async fn begin(
+    node: &Arc<Node>,
+    container: &Container,
+    pause: &Pause,
+    command: &[String],
+    failed: &impl Fn() -> String,
+) -> Result<(Exec, Output, Output), CallError> {
+    let plan = exec_plan(&container.compile(node)?.plan, command);
+    let null: OwnedFd = std::fs::File::open("/dev/null").internal(failed)?.into();
+    let (stdout, stdout_end) = Output::pipe().internal(failed)?;
+    let (stderr, stderr_end) = Output::pipe().internal(failed)?;
+    let exec = pause.exec(&container.id, &plan, [null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()]).await;
+    let exec = exec.map_err(|error| {
+        let kind = match error.errno() {
+            Some(libc::ENOENT | libc::EACCES | libc::ENOTDIR | libc::ENOEXEC | libc::ELOOP | libc::E2BIG) => Kind::InvalidArgument,
+            Some(libc::ESRCH) => Kind::FailedPrecondition,
+            _ => Kind::Internal,
+        };
+        CallError::caused(kind, failed(), error)
+    })?;
+    Ok((exec, stdout, stderr))
+}
+
+/// One output stream of a command.
+struct Output {
+    pipe: pipe::Receiver,
+    kept: Vec<u8>,
+    open: bool,
+}
+
+impl Output {
+    /// A stream, and the end that the command writes to.
+    fn pipe() -> io::Result<(Self, OwnedFd)> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok((Self { pipe: pipe::Receiver::from_owned_fd(read)?, kept: Vec::new(), open: true }, write))
+    }
+
+    /// Reads on until the stream ends. What is beyond the bound is read and dropped, so that the command does not hang.
+    async fn read(&mut self) -> io::Result<()> {
+        let mut chunk = Vec::with_capacity(16 * 1024);
+        while self.open {
+            chunk.clear();
+            let count = self.pipe.read_buf(&mut chunk).await?;
+            self.keep(&chunk[..count]);
+        }
+        Ok(())
+    }
+
+    /// Takes what is there now, without waiting: the command has ended, but a child of it may hold the stream open for ever.
+    fn take_rest(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 16 * 1024];
+        while self.open {
+            match self.pipe.try_read(&mut chunk) {
+                Ok(count) => self.keep(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.open = !bytes.is_empty();
+        let room = LONGEST_OUTPUT - self.kept.len();
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+/// Reads both streams until the command has ended; its exit code.
+async fn collect(end: oneshot::Receiver<podwright_pause::protocol::Exit>, stdout: &mut Output, stderr: &mut Output) -> io::Result<i32> {
+    let exit = {
+        let reading = async { tokio::try_join!(stdout.read(), stderr.read()) };
+        tokio::pin!(reading, end);
+        tokio::select! {
+            exit = &mut end => exit,
+            read = &mut reading => {
+                read?;
+                end.await
+            }
+        }
+    };
+    let exit = exit.map_err(|_| io::Error::other("the pod ended with the command"))?;
+    stdout.take_rest()?;
+    stderr.take_rest()?;
+    Ok(exit.code)
+}
+
+/// Kills the command and all that it started in its session.
+async fn kill(container: &Container, pause: &Pause, number: u64, pid: u32) {
+    let session = i32::try_from(pid).unwrap_or(-1);
+    let members = container.cgroup.pids().unwrap_or_default();
+    let members = members.into_iter().map(nix::unistd::Pid::as_raw).filter(|pid| sys::session_of(*pid) == Some(session));
+    for member in members.filter_map(|pid| u32::try_from(pid).ok()) {
+        // By pidfd, and asked again: a number may have been given to another process meanwhile.
+        let killed = sys::pidfd_open(member).and_then(|fd| match sys::session_of(member.cast_signed()) {
+            Some(now) if now == session => sys::pidfd_kill(fd.as_fd()),
+            _ => Ok(()),
+        });
+        if let Err(error) = killed
+            && error.raw_os_error() != Some(libc::ESRCH)
+        {
+            tracing::warn!(container = %container.id, pid = member, %error, "cannot kill a process of a command that is over its time");
+        }
+    }
+    if let Err(error) = pause.signal(Target::Exec { exec: number }, libc::SIGKILL).await {
+        tracing::debug!(container = %container.id, error = %chain(&error), "the command had ended");
+    }
+}

@@ -1,0 +1,58 @@
+//! The end of a container: told by pause, or found out.
+
+use std::sync::Arc;
+
+use podwright_pause::protocol::Exit;
+
+use super::{Container, State};
+use crate::clock;
+use crate::error::chain;
+use crate::node::Node;
+use crate::records::{ExitRecord, Record, StartedRecord};
+
+/// The exit code of a container whose end nobody saw, as the kubelet's documentation has it for lost containers.
+const UNSEEN: i32 = 137;
+
+/// Records that a container has ended.
+pub(crate) fn exited(node: &Arc<Node>, container: &Arc<Container>, exit: &Exit) {
+    let oom_kills = container.cgroup.oom_kills().unwrap_or_else(|error| {
+        tracing::debug!(container = %container.id, error = %chain(&error), "cannot read the OOM kills");
+        0
+    });
+    let reason = match exit.code {
+        0 => "Completed",
+        _ if oom_kills > 0 => "OOMKilled",
+        _ => "Error",
+    };
+    let exit = ExitRecord { exit_code: exit.code, signal: exit.signal, finished_at: exit.at, reason: reason.into(), message: String::new() };
+    record(node, container, None, exit);
+}
+
+/// Records the end of a container whose pause is gone, if it had not ended before.
+pub(crate) fn lost(node: &Arc<Node>, container: &Arc<Container>) {
+    let (reason, message) = match container.state() {
+        State::Exited { .. } => return,
+        State::Created => ("StartError", "its pod stopped before it was started"),
+        State::Running { .. } => ("Error", "its pod ended with it; how it ended was not seen"),
+    };
+    let exit = ExitRecord { exit_code: UNSEEN, signal: libc::SIGKILL, finished_at: clock::now(), reason: reason.into(), message: message.into() };
+    record(node, container, None, exit);
+}
+
+/// Makes the end known, writes it down and reclaims the cgroup. The first end told stays.
+pub(crate) fn record(node: &Arc<Node>, container: &Container, started: Option<&StartedRecord>, exit: ExitRecord) {
+    if matches!(container.state(), State::Exited { .. }) {
+        return;
+    }
+    // On disk first: a client that has seen the exit must not see it undone by a crash.
+    if let Err(error) = exit.write(&container.directory) {
+        tracing::error!(container = %container.id, error = %chain(&error), "cannot record the exit");
+    }
+    tracing::info!(sandbox = %container.sandbox.id, container = %container.id, exit_code = exit.exit_code, reason = exit.reason, "container ended");
+    container.advance(|state| match state {
+        State::Created => Some(State::Exited { started: started.cloned(), exit: exit.clone() }),
+        State::Running { started } => Some(State::Exited { started: Some(started.clone()), exit: exit.clone() }),
+        State::Exited { .. } => None,
+    });
+    node.reclaim.cgroup(container.cgroup.clone());
+}

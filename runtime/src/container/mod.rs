@@ -1,0 +1,181 @@
+//! Containers: their life from creation to removal, and what can be done to them meanwhile.
+
+mod create;
+mod exec_sync;
+mod exit;
+mod log;
+mod remove;
+mod start;
+mod stats;
+mod stop;
+mod update;
+mod view;
+
+pub(crate) use create::{create, recorded_image};
+pub(crate) use exec_sync::exec_sync;
+pub(crate) use exit::{exited, lost};
+pub(crate) use log::reopen_log;
+pub(crate) use remove::remove;
+pub(crate) use start::start;
+pub(crate) use stats::{list_stats, stats};
+pub(crate) use stop::stop;
+pub(crate) use update::update;
+pub(crate) use view::{container_status, list, selects, status};
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use oci_spec::image::ImageConfiguration;
+use oci_spec::runtime::Spec;
+use podwright_cri_api::v1::{ContainerConfig, ContainerMetadata, ContainerState, LinuxContainerResources};
+use podwright_image::Lease;
+use podwright_pause::plan::LaunchPlan;
+use tokio::sync::watch;
+
+use crate::cgroup::Cgroup;
+use crate::ids::{ContainerId, SandboxId};
+use crate::records::{ContainerRecord, ExitRecord, StartedRecord};
+use crate::sandbox::Sandbox;
+
+/// What makes a container's name unique: its pod's id, its name and its attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ContainerName {
+    pub(crate) sandbox: SandboxId,
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+}
+
+/// Where a container stands. Each state is a fact on disk more (see `records`), and none is left backwards.
+///
+/// ```text
+///   Created ──▶ Running ──▶ Exited ──▶ (removed)
+///      │                      ▲
+///      └── start failed, or ──┘
+///          its pod has ended
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum State {
+    Created,
+    Running { started: StartedRecord },
+    Exited { started: Option<StartedRecord>, exit: ExitRecord },
+}
+
+impl State {
+    /// As CRI names it.
+    pub(crate) fn cri(&self) -> ContainerState {
+        match self {
+            Self::Created => ContainerState::ContainerCreated,
+            Self::Running { .. } => ContainerState::ContainerRunning,
+            Self::Exited { .. } => ContainerState::ContainerExited,
+        }
+    }
+}
+
+/// What is compiled from a container's request and image.
+pub(crate) struct Compiled {
+    pub(crate) spec: Spec,
+    pub(crate) plan: LaunchPlan,
+}
+
+/// A container.
+pub(crate) struct Container {
+    pub(crate) id: ContainerId,
+    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) record: ContainerRecord,
+    pub(crate) config: ContainerConfig,
+    pub(crate) image: ImageConfiguration,
+    /// Its records and writable layer.
+    pub(crate) directory: PathBuf,
+    pub(crate) cgroup: Cgroup,
+    /// Keeps the image's layers on disk, though the image may be removed.
+    pub(crate) _lease: Lease,
+    /// Made at creation, or again when a later daemon needs it.
+    pub(crate) compiled: OnceLock<Arc<Compiled>>,
+    /// The state, and who waits for it to change.
+    state: watch::Sender<State>,
+    /// The limits as they were last asked for. Guards the value alone.
+    pub(crate) resources: Mutex<LinuxContainerResources>,
+    /// What the writable layer took when it was last looked at. Guards the value alone.
+    pub(crate) usage: Mutex<Option<stats::LayerUsage>>,
+    /// Held by the operation that changes the container, across its awaits.
+    pub(crate) operation: tokio::sync::Mutex<()>,
+}
+
+/// What a container is made from, by a request or by recovery.
+pub(crate) struct Parts {
+    pub(crate) id: ContainerId,
+    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) record: ContainerRecord,
+    pub(crate) image: ImageConfiguration,
+    pub(crate) directory: PathBuf,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) lease: Lease,
+    pub(crate) state: State,
+    pub(crate) resources: Option<LinuxContainerResources>,
+}
+
+impl Container {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let config = parts.record.config.clone().unwrap_or_default();
+        let asked = config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+        Self {
+            id: parts.id,
+            sandbox: parts.sandbox,
+            record: parts.record,
+            config,
+            image: parts.image,
+            directory: parts.directory,
+            cgroup: parts.cgroup,
+            _lease: parts.lease,
+            compiled: OnceLock::new(),
+            state: watch::Sender::new(parts.state),
+            resources: Mutex::new(parts.resources.unwrap_or(asked)),
+            usage: Mutex::new(None),
+            operation: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(*self.state.borrow(), State::Running { .. })
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) {
+        let mut state = self.state.subscribe();
+        // An error is not possible: the sender is this container's.
+        let _ = state.wait_for(|state| matches!(state, State::Exited { .. })).await;
+    }
+
+    /// Goes to the next state, unless `step` finds that it is not one from here. The one place where states change.
+    pub(crate) fn advance(&self, step: impl FnOnce(&State) -> Option<State>) -> bool {
+        self.state.send_if_modified(|state| match step(state) {
+            Some(next) => {
+                *state = next;
+                true
+            }
+            None => false,
+        })
+    }
+
+    pub(crate) fn name(&self) -> ContainerName {
+        let metadata = self.metadata();
+        ContainerName { sandbox: self.sandbox.id.clone(), name: metadata.name, attempt: metadata.attempt }
+    }
+
+    pub(crate) fn metadata(&self) -> ContainerMetadata {
+        self.config.metadata.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn asked_resources(&self) -> LinuxContainerResources {
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The directory of a container's records and writable layer.
+pub(crate) fn directory(state_dir: &Path, id: &ContainerId) -> PathBuf {
+    state_dir.join("containers").join(id.as_str())
+}

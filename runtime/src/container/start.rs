@@ -1,0 +1,78 @@
+//! StartContainer.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::{Container, State};
+use crate::clock;
+use crate::error::{CallError, Context, Kind, chain};
+use crate::node::Node;
+use crate::pause::Pause;
+use crate::plan::oci_resources;
+use crate::records::{ExitRecord, Record, StartedRecord};
+
+/// The exit code of a container that could not be started, as docker and containerd give it.
+const NOT_STARTED: i32 = 128;
+
+/// Starts a created container. One that runs already is no error: the call was retried.
+pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
+    let container = node.containers.require(id)?;
+    let _operation = container.operation.lock().await;
+    match container.state() {
+        State::Created => {}
+        State::Running { .. } => return Ok(()),
+        State::Exited { .. } => {
+            return Err(CallError::state(format!("cannot start the container {}: it has exited; create a new one", container.id)));
+        }
+    }
+    let pause = container.sandbox.require_ready("start the container")?;
+    match launch(node, &container, &pause).await {
+        Ok(started) => {
+            if let Err(error) = started.write(&container.directory) {
+                // It runs; pause knows, and tells the next daemon as well.
+                tracing::error!(container = %container.id, error = %chain(&error), "cannot record the start");
+            }
+            // It may have ended already, and its end have been told: then that stays.
+            container.advance(|state| match state {
+                State::Created => Some(State::Running { started: started.clone() }),
+                State::Exited { started: None, exit } => Some(State::Exited { started: Some(started.clone()), exit: exit.clone() }),
+                _ => None,
+            });
+            Ok(())
+        }
+        Err(error) => {
+            let exit = ExitRecord {
+                exit_code: NOT_STARTED,
+                signal: 0,
+                finished_at: clock::now(),
+                reason: "StartError".into(),
+                message: chain(&error),
+            };
+            super::exit::record(node, &container, None, exit);
+            Err(error)
+        }
+    }
+}
+
+async fn launch(node: &Arc<Node>, container: &Container, pause: &Pause) -> Result<StartedRecord, CallError> {
+    let compiled = container.compile(node)?;
+    let cgroup = node.cgroups.create(container.cgroup.path()).internal(|| format!("cannot make the cgroup of the container {}", container.id))?;
+    // The limits as they are asked for now: they may have been updated since the container was created.
+    let compiled_resources = compiled.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let devices = compiled_resources.and_then(|resources| resources.devices().clone());
+    cgroup.apply(&oci_resources(&container.asked_resources(), devices)?).map_err(|error| {
+        let kind = if error.is_invalid_input() { Kind::InvalidArgument } else { Kind::Internal };
+        CallError::caused(kind, format!("cannot set the limits of the container {}", container.id), error)
+    })?;
+    let log = super::log::open(container)?;
+    let launched = pause.launch(&container.id, &compiled.plan, log.as_ref().map(AsFd::as_fd)).await;
+    let (pid, at) = launched.map_err(|error| {
+        // What the request names is missing or of no use: not this node's failure.
+        let kind = match error.errno() {
+            Some(libc::ENOENT | libc::EACCES | libc::ENOTDIR | libc::ENOEXEC | libc::ELOOP | libc::E2BIG) => Kind::InvalidArgument,
+            _ => Kind::Internal,
+        };
+        CallError::caused(kind, format!("cannot start the container {}", container.id), error)
+    })?;
+    Ok(StartedRecord { pid, at })
+}

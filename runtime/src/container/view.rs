@@ -1,0 +1,132 @@
+//! ListContainers and ContainerStatus: what clients see of a container.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use podwright_cri_api::v1 as cri;
+
+use super::{Container, State};
+use crate::error::{CallError, Context};
+use crate::node::Node;
+use crate::plan::held_resources;
+
+/// Containers that the filter lets through, oldest first.
+pub(crate) fn list(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<cri::Container> {
+    let mut containers = matching(node, filter);
+    containers.sort_by_key(|container| container.record.created_at);
+    containers.iter().map(|container| item(container)).collect()
+}
+
+/// As [`list`], as they are.
+pub(super) fn matching(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<Arc<Container>> {
+    let Some(filter) = filter else { return node.containers.all() };
+    let mut containers = match filter.id.as_str() {
+        "" => node.containers.all(),
+        // An unknown or ambiguous id filters everything out.
+        id => node.containers.find(id).ok().flatten().into_iter().collect(),
+    };
+    containers.retain(|container| {
+        let state = filter.state.is_none_or(|state| state.state == container.state().cri() as i32);
+        let sandbox = filter.pod_sandbox_id.is_empty() || container.sandbox.id.as_str().starts_with(&filter.pod_sandbox_id);
+        state && sandbox && selects(&filter.label_selector, &container.config.labels)
+    });
+    containers
+}
+
+/// Whether every label of the selector is there with its value.
+pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn image_spec(container: &Container) -> cri::ImageSpec {
+    let asked = container.config.image.clone().unwrap_or_default();
+    // Images are shown by the name that the user knows.
+    let image = if asked.user_specified_image.is_empty() { asked.image.clone() } else { asked.user_specified_image.clone() };
+    cri::ImageSpec { image, image_ref: container.record.image_id.clone(), ..asked }
+}
+
+fn item(container: &Container) -> cri::Container {
+    cri::Container {
+        id: container.id.to_string(),
+        pod_sandbox_id: container.sandbox.id.to_string(),
+        metadata: Some(container.metadata()),
+        image: Some(image_spec(container)),
+        image_ref: container.record.image_id.clone(),
+        state: container.state().cri().into(),
+        created_at: container.record.created_at,
+        labels: container.config.labels.clone(),
+        annotations: container.config.annotations.clone(),
+        image_id: container.record.image_id.clone(),
+    }
+}
+
+/// A container's status, with more about it when `verbose`.
+pub(crate) fn status(node: &Node, request: &cri::ContainerStatusRequest) -> Result<cri::ContainerStatusResponse, CallError> {
+    let container = node.containers.require(&request.container_id)?;
+    let info = if request.verbose { info(node, &container)? } else { BTreeMap::new() };
+    Ok(cri::ContainerStatusResponse { status: Some(container_status(&container)), info })
+}
+
+/// The status as events and pod statuses carry it as well.
+pub(crate) fn container_status(container: &Container) -> cri::ContainerStatus {
+    let state = container.state();
+    let (started, exit) = match &state {
+        State::Created => (None, None),
+        State::Running { started } => (Some(started), None),
+        State::Exited { started, exit } => (started.as_ref(), Some(exit)),
+    };
+    let user = container.record.user.clone().unwrap_or_default();
+    let user = cri::LinuxContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: user.groups.iter().map(|group| i64::from(*group)).collect(),
+    };
+    cri::ContainerStatus {
+        id: container.id.to_string(),
+        metadata: Some(container.metadata()),
+        state: state.cri().into(),
+        created_at: container.record.created_at,
+        started_at: started.map_or(0, |started| started.at),
+        finished_at: exit.map_or(0, |exit| exit.finished_at),
+        exit_code: exit.map_or(0, |exit| exit.exit_code),
+        image: Some(image_spec(container)),
+        image_ref: container.record.image_ref.clone(),
+        reason: exit.map_or(String::new(), |exit| exit.reason.clone()),
+        message: exit.map_or(String::new(), |exit| exit.message.clone()),
+        labels: container.config.labels.clone(),
+        annotations: container.config.annotations.clone(),
+        mounts: container.config.mounts.clone(),
+        log_path: container.record.log_path.clone(),
+        resources: Some(cri::ContainerResources { linux: Some(resources(container)), windows: None }),
+        image_id: container.record.image_id.clone(),
+        user: Some(cri::ContainerUser { linux: Some(user) }),
+        stop_signal: container.config.stop_signal,
+    }
+}
+
+/// What the cgroup holds while the container runs; what was asked for otherwise.
+fn resources(container: &Container) -> cri::LinuxContainerResources {
+    let asked = container.asked_resources();
+    match container.is_running().then(|| container.cgroup.read_resources()) {
+        Some(Ok(held)) => held_resources(&held, &asked),
+        _ => asked,
+    }
+}
+
+fn info(node: &Node, container: &Container) -> Result<BTreeMap<String, String>, CallError> {
+    let compiled = container.compile(node)?;
+    let pid = match container.state() {
+        State::Running { started } => started.pid,
+        _ => 0,
+    };
+    let spec = serde_json::to_value(&compiled.spec).internal(|| "cannot show the OCI spec".into())?;
+    let info = serde_json::json!({
+        "sandboxID": container.sandbox.id.as_str(),
+        "pid": pid,
+        "cgroup": container.cgroup.path().as_str(),
+        "directory": container.directory,
+        "layers": container.record.layer_directories,
+        "runtimeSpec": spec,
+    });
+    Ok(BTreeMap::from([("info".to_owned(), info.to_string())]))
+}

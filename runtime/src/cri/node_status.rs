@@ -1,0 +1,65 @@
+//! Version, Status and RuntimeConfig: the runtime itself.
+
+use std::collections::BTreeMap;
+
+use podwright_cri_api::v1 as cri;
+
+use crate::cgroup::Version;
+use crate::node::Node;
+
+pub(super) fn version() -> cri::VersionResponse {
+    cri::VersionResponse {
+        // The version of this message, which has been the same since the kubelet's first runtime API.
+        version: "0.1.0".into(),
+        runtime_name: "podwright".into(),
+        runtime_version: env!("CARGO_PKG_VERSION").into(),
+        runtime_api_version: podwright_cri_api::API_VERSION.into(),
+    }
+}
+
+/// The conditions hold whenever the daemon answers: it does not serve before its parts are there.
+pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
+    let condition = |kind: &str| cri::RuntimeCondition { r#type: kind.into(), status: true, ..Default::default() };
+    let handler = cri::RuntimeHandler {
+        name: String::new(),
+        features: Some(cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+    };
+    let features = cri::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() };
+    cri::StatusResponse {
+        status: Some(cri::RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] }),
+        info: if verbose { info(node) } else { BTreeMap::new() },
+        runtime_handlers: vec![handler],
+        features: Some(features),
+    }
+}
+
+fn info(node: &Node) -> BTreeMap<String, String> {
+    let config = &node.config;
+    let subnets: Vec<String> = config.network.subnets.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect();
+    let cgroups = match node.cgroups.version() {
+        Version::V1 => "v1",
+        Version::Hybrid => "hybrid",
+        Version::V2 => "v2",
+    };
+    let config = serde_json::json!({
+        "stateDir": config.state_dir,
+        "runDir": config.run_dir,
+        "socket": config.socket,
+        "cgroupRoot": config.cgroup_root.as_str(),
+        "cgroupVersion": cgroups,
+        "bridge": config.network.bridge,
+        "subnets": subnets,
+        "registryConfigDirs": config.registry.config_dirs,
+    });
+    let capabilities = node.capabilities.names();
+    BTreeMap::from([
+        ("config".to_owned(), config.to_string()),
+        ("capabilities".to_owned(), serde_json::json!(capabilities).to_string()),
+        ("pid".to_owned(), std::process::id().to_string()),
+    ])
+}
+
+pub(super) fn runtime_config() -> cri::RuntimeConfigResponse {
+    let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() };
+    cri::RuntimeConfigResponse { linux: Some(linux) }
+}

@@ -1,0 +1,197 @@
+//! RuntimeService: pods and containers.
+
+use std::sync::Arc;
+
+use podwright_cri_api::v1::runtime_service_server::RuntimeService;
+use podwright_cri_api::v1::*;
+use tonic::{Request, Response};
+
+use super::{Answer, Service, Streamed, answer, chunks, node_status, unbroken, unimplemented};
+use crate::{container, sandbox};
+
+#[tonic::async_trait]
+impl RuntimeService for Service {
+    type StreamPodSandboxesStream = Streamed<StreamPodSandboxesResponse>;
+    type StreamContainersStream = Streamed<StreamContainersResponse>;
+    type StreamContainerStatsStream = Streamed<StreamContainerStatsResponse>;
+    type StreamPodSandboxStatsStream = Streamed<StreamPodSandboxStatsResponse>;
+    type GetContainerEventsStream = Streamed<ContainerEventResponse>;
+    type StreamPodSandboxMetricsStream = Streamed<StreamPodSandboxMetricsResponse>;
+
+    async fn version(&self, _: Request<VersionRequest>) -> Answer<VersionResponse> {
+        Ok(Response::new(node_status::version()))
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
+        Ok(Response::new(node_status::status(&self.node, request.into_inner().verbose)))
+    }
+
+    async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Answer<RuntimeConfigResponse> {
+        Ok(Response::new(node_status::runtime_config()))
+    }
+
+    async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move {
+            let id = sandbox::run(&node, request.into_inner()).await?;
+            Ok(RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
+        })
+        .await
+    }
+
+    async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Answer<StopPodSandboxResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move { sandbox::stop(&node, &request.into_inner().pod_sandbox_id).await.map(|()| StopPodSandboxResponse {}) }).await
+    }
+
+    async fn remove_pod_sandbox(&self, request: Request<RemovePodSandboxRequest>) -> Answer<RemovePodSandboxResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move { sandbox::remove(&node, &request.into_inner().pod_sandbox_id).await.map(|()| RemovePodSandboxResponse {}) }).await
+    }
+
+    async fn pod_sandbox_status(&self, request: Request<PodSandboxStatusRequest>) -> Answer<PodSandboxStatusResponse> {
+        answer(sandbox::status(&self.node, request.get_ref()))
+    }
+
+    async fn list_pod_sandbox(&self, request: Request<ListPodSandboxRequest>) -> Answer<ListPodSandboxResponse> {
+        let items = sandbox::list(&self.node, request.get_ref().filter.as_ref());
+        Ok(Response::new(ListPodSandboxResponse { items }))
+    }
+
+    async fn stream_pod_sandboxes(&self, request: Request<StreamPodSandboxesRequest>) -> Answer<Self::StreamPodSandboxesStream> {
+        let items = sandbox::list(&self.node, request.get_ref().filter.as_ref());
+        Ok(chunks(items, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes }))
+    }
+
+    async fn create_container(&self, request: Request<CreateContainerRequest>) -> Answer<CreateContainerResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move {
+            let id = container::create(&node, request.into_inner()).await?;
+            Ok(CreateContainerResponse { container_id: id.to_string() })
+        })
+        .await
+    }
+
+    async fn start_container(&self, request: Request<StartContainerRequest>) -> Answer<StartContainerResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move { container::start(&node, &request.into_inner().container_id).await.map(|()| StartContainerResponse {}) }).await
+    }
+
+    async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move {
+            let StopContainerRequest { container_id, timeout } = request.into_inner();
+            container::stop(&node, &container_id, timeout).await.map(|()| StopContainerResponse {})
+        })
+        .await
+    }
+
+    async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Answer<RemoveContainerResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move { container::remove(&node, &request.into_inner().container_id).await.map(|()| RemoveContainerResponse {}) }).await
+    }
+
+    async fn list_containers(&self, request: Request<ListContainersRequest>) -> Answer<ListContainersResponse> {
+        let containers = container::list(&self.node, request.get_ref().filter.as_ref());
+        Ok(Response::new(ListContainersResponse { containers }))
+    }
+
+    async fn stream_containers(&self, request: Request<StreamContainersRequest>) -> Answer<Self::StreamContainersStream> {
+        let containers = container::list(&self.node, request.get_ref().filter.as_ref());
+        Ok(chunks(containers, |containers| StreamContainersResponse { containers }))
+    }
+
+    async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Answer<ContainerStatusResponse> {
+        answer(container::status(&self.node, request.get_ref()))
+    }
+
+    async fn update_container_resources(&self, request: Request<UpdateContainerResourcesRequest>) -> Answer<UpdateContainerResourcesResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move { container::update(&node, request.into_inner()).await.map(|()| UpdateContainerResourcesResponse {}) }).await
+    }
+
+    async fn reopen_container_log(&self, request: Request<ReopenContainerLogRequest>) -> Answer<ReopenContainerLogResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move { container::reopen_log(&node, &request.into_inner().container_id).await.map(|()| ReopenContainerLogResponse {}) }).await
+    }
+
+    async fn exec_sync(&self, request: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move { container::exec_sync(&node, request.into_inner()).await }).await
+    }
+
+    async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
+        let stats = container::stats(&self.node, &request.get_ref().container_id);
+        answer(stats.map(|stats| ContainerStatsResponse { stats: Some(stats) }))
+    }
+
+    async fn list_container_stats(&self, request: Request<ListContainerStatsRequest>) -> Answer<ListContainerStatsResponse> {
+        let stats = container::list_stats(&self.node, request.get_ref().filter.as_ref());
+        Ok(Response::new(ListContainerStatsResponse { stats }))
+    }
+
+    async fn stream_container_stats(&self, request: Request<StreamContainerStatsRequest>) -> Answer<Self::StreamContainerStatsStream> {
+        let stats = container::list_stats(&self.node, request.get_ref().filter.as_ref());
+        Ok(chunks(stats, |container_stats| StreamContainerStatsResponse { container_stats }))
+    }
+
+    async fn exec(&self, _: Request<ExecRequest>) -> Answer<ExecResponse> {
+        unimplemented("Exec")
+    }
+
+    async fn attach(&self, _: Request<AttachRequest>) -> Answer<AttachResponse> {
+        unimplemented("Attach")
+    }
+
+    async fn port_forward(&self, _: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
+        unimplemented("PortForward")
+    }
+
+    async fn pod_sandbox_stats(&self, _: Request<PodSandboxStatsRequest>) -> Answer<PodSandboxStatsResponse> {
+        unimplemented("PodSandboxStats")
+    }
+
+    async fn list_pod_sandbox_stats(&self, _: Request<ListPodSandboxStatsRequest>) -> Answer<ListPodSandboxStatsResponse> {
+        unimplemented("ListPodSandboxStats")
+    }
+
+    async fn stream_pod_sandbox_stats(&self, _: Request<StreamPodSandboxStatsRequest>) -> Answer<Self::StreamPodSandboxStatsStream> {
+        unimplemented("StreamPodSandboxStats")
+    }
+
+    async fn update_runtime_config(&self, _: Request<UpdateRuntimeConfigRequest>) -> Answer<UpdateRuntimeConfigResponse> {
+        unimplemented("UpdateRuntimeConfig")
+    }
+
+    async fn checkpoint_container(&self, _: Request<CheckpointContainerRequest>) -> Answer<CheckpointContainerResponse> {
+        unimplemented("CheckpointContainer")
+    }
+
+    async fn checkpoint_pod(&self, _: Request<CheckpointPodRequest>) -> Answer<CheckpointPodResponse> {
+        unimplemented("CheckpointPod")
+    }
+
+    async fn restore_pod(&self, _: Request<RestorePodRequest>) -> Answer<RestorePodResponse> {
+        unimplemented("RestorePod")
+    }
+
+    async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+        unimplemented("GetContainerEvents")
+    }
+
+    async fn list_metric_descriptors(&self, _: Request<ListMetricDescriptorsRequest>) -> Answer<ListMetricDescriptorsResponse> {
+        unimplemented("ListMetricDescriptors")
+    }
+
+    async fn list_pod_sandbox_metrics(&self, _: Request<ListPodSandboxMetricsRequest>) -> Answer<ListPodSandboxMetricsResponse> {
+        unimplemented("ListPodSandboxMetrics")
+    }
+
+    async fn stream_pod_sandbox_metrics(&self, _: Request<StreamPodSandboxMetricsRequest>) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        unimplemented("StreamPodSandboxMetrics")
+    }
+
+    async fn update_pod_sandbox_resources(&self, _: Request<UpdatePodSandboxResourcesRequest>) -> Answer<UpdatePodSandboxResourcesResponse> {
+        unimplemented("UpdatePodSandboxResources")
+    }
+}

@@ -1,0 +1,77 @@
+//! Everything that a running daemon holds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use podwright_image::ImageStore;
+use podwright_netns::Network;
+use tokio::sync::mpsc;
+
+use crate::cgroup::Hierarchy;
+use crate::config::Config;
+use crate::container::{Container, ContainerName};
+use crate::ids::{ContainerId, SandboxId};
+use crate::index::Index;
+use crate::names::Names;
+use crate::pause::{Event, Program};
+use crate::reclaim::Reclaim;
+use crate::sandbox::{PodName, Sandbox};
+use crate::security::capabilities::CapabilitySet;
+use crate::security::oom::OomScoreRange;
+use crate::security::seccomp::ProgramCache;
+
+/// The daemon's parts and objects, shared by all calls.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) images: ImageStore,
+    pub(crate) network: Network,
+    pub(crate) cgroups: Hierarchy,
+    pub(crate) program: Program,
+    pub(crate) seccomp: ProgramCache,
+    pub(crate) capabilities: CapabilitySet,
+    pub(crate) oom_scores: OomScoreRange,
+    pub(crate) reclaim: Reclaim,
+    /// Where pauses tell what happens.
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) sandboxes: Index<SandboxId, Sandbox>,
+    pub(crate) containers: Index<ContainerId, Container>,
+    pub(crate) pod_names: Arc<Names<PodName, SandboxId>>,
+    pub(crate) container_names: Arc<Names<ContainerName, ContainerId>>,
+    /// Which containers are whose, so that a pod's operations cost the same with 1,000 others. Guards the map alone.
+    pub(crate) members: RwLock<BTreeMap<SandboxId, Vec<ContainerId>>>,
+}
+
+impl Node {
+    /// An empty directory that containers mount their roots on, each in its own mount namespace.
+    pub(crate) fn mount_point(&self) -> std::path::PathBuf {
+        self.config.run_dir.join("root")
+    }
+
+    /// Makes a container known.
+    pub(crate) fn add_container(&self, container: Arc<Container>) {
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        members.entry(container.sandbox.id.clone()).or_default().push(container.id.clone());
+        drop(members);
+        self.containers.insert(container.id.clone(), container);
+    }
+
+    /// Makes a removed container unknown.
+    pub(crate) fn drop_container(&self, container: &Container) {
+        self.containers.remove(&container.id);
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ids) = members.get_mut(&container.sandbox.id) {
+            ids.retain(|id| *id != container.id);
+            if ids.is_empty() {
+                members.remove(&container.sandbox.id);
+            }
+        }
+    }
+
+    /// The pod's containers, oldest first.
+    pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let ids = members.get(sandbox).cloned().unwrap_or_default();
+        drop(members);
+        ids.iter().filter_map(|id| self.containers.get(id.as_str())).collect()
+    }
+}

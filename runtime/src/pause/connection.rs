@@ -1,0 +1,445 @@
+//! A conversation with one pod's pause: requests with deadlines, and what it tells by itself.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Child;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use podwright_pause::plan::LaunchPlan;
+use podwright_pause::protocol::{
+    Answer, ContainerEntry, Exit, Failure, MAX_PACKET, MAX_PLAN, Message, PlanBytes, Request, RequestId, SandboxState, Stage, Target, VERSION,
+};
+use podwright_pause::wire::{Bytes, DecodeError, Wire};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+use super::program::{Program, ProgramError};
+use super::socket;
+use crate::ids::{ContainerId, SandboxId};
+use crate::sys;
+
+/// How long pause may take for what it does at once. A pause that is frozen or starved makes its own pod slow, and no other.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// How long a launch may take: its mounts may wait for a remote file system.
+const LAUNCH: Duration = Duration::from_secs(120);
+
+/// Plans up to this size travel in the packet.
+const INLINE_PLAN: usize = MAX_PACKET - 1024;
+
+/// Why a request to pause did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// It could not be started.
+    #[error("cannot start the pod's pause process")]
+    Start(#[source] ProgramError),
+    /// The socket failed.
+    #[error("cannot {action} the pod's pause process by its socket")]
+    Socket {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It has ended, or ended while it was asked.
+    #[error("the pod's pause process has ended")]
+    Gone,
+    /// It did not answer in time.
+    #[error("the pod's pause process did not answer {request} within {seconds} s; it may be frozen")]
+    Deadline {
+        /// What was asked.
+        request: &'static str,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// It answered what makes no sense.
+    #[error("the pod's pause process answered {request} with something else")]
+    Protocol {
+        /// What was asked.
+        request: &'static str,
+    },
+    /// Its bytes did not decode.
+    #[error("the pod's pause process sent a broken message")]
+    Decode(#[source] DecodeError),
+    /// The plan is beyond all bounds.
+    #[error("the launch plan takes {length} bytes, the limit is {MAX_PLAN}: arguments and environment are too long")]
+    PlanTooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// It tried and failed.
+    #[error("{}", describe(.0))]
+    Failed(Failure),
+}
+
+impl PauseError {
+    /// The errno of what failed in pause or its child.
+    pub(crate) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Failed(failure) => Some(failure.errno),
+            _ => None,
+        }
+    }
+}
+
+fn describe(failure: &Failure) -> String {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(&bytes.0).chars().take(256).collect::<String>();
+    let stage = match &failure.stage {
+        Stage::Request => "the request".to_owned(),
+        Stage::Sandbox => "making the sandbox".to_owned(),
+        Stage::Birth => "making the process".to_owned(),
+        Stage::Step { index } => format!("step {index} of the container's root"),
+        Stage::Identity => "taking on the user, capabilities and limits".to_owned(),
+        Stage::WorkingDirectory => "entering the working directory".to_owned(),
+        Stage::Program => "executing the program".to_owned(),
+    };
+    let (call, subject) = (text(&failure.call), text(&failure.subject));
+    let on = if subject.is_empty() { String::new() } else { format!(" on \"{subject}\"") };
+    let hint = match (&failure.stage, failure.errno) {
+        (Stage::Program, libc::ENOENT) => " (executable file not found, in $PATH if the name has no slash, or its interpreter is missing)",
+        (Stage::Program, libc::EACCES) => " (not executable, or a directory, for this user)",
+        (Stage::Program, libc::ENOEXEC) => " (not a program for this machine, or a script without #!)",
+        _ => "",
+    };
+    format!("{stage}: {call}{on}: {}{hint}", io::Error::from_raw_os_error(failure.errno))
+}
+
+/// What pause tells by itself.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A container has ended.
+    Exited {
+        sandbox: SandboxId,
+        container: ContainerId,
+        exit: Exit,
+    },
+    /// The connection has closed: pause has ended.
+    Closed { sandbox: SandboxId },
+}
+
+type Reply = (Answer, Vec<OwnedFd>);
+
+/// Who waits for what. Guards only the maps: never held across a system call or an await.
+#[derive(Default)]
+struct Waiting {
+    requests: HashMap<RequestId, oneshot::Sender<Reply>>,
+    execs: HashMap<u64, oneshot::Sender<Exit>>,
+    closed: bool,
+}
+
+/// A pod's pause process, spoken to by its socket.
+pub(crate) struct Pause {
+    sandbox: SandboxId,
+    pid: u32,
+    socket: AsyncFd<OwnedFd>,
+    numbers: AtomicU64,
+    waiting: Mutex<Waiting>,
+}
+
+/// What [`Pause::init`] made.
+pub(crate) struct Made {
+    /// The network namespace and a NETLINK_ROUTE socket inside, unless the pod has the host's.
+    pub(crate) network: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Pause {
+    /// Starts a pause for a new pod. `events` hears of exits until the connection closes.
+    pub(crate) async fn start(program: &Program, sandbox: &SandboxId, events: mpsc::UnboundedSender<Event>) -> Result<Arc<Self>, PauseError> {
+        let name = Program::socket_name(sandbox);
+        let listener = socket::listener(program.sockets(), &name).map_err(|source| PauseError::Socket { action: "listen for", source })?;
+        let child = program.start(sandbox, listener).map_err(PauseError::Start)?;
+        let pause = Self::connect_as(program, sandbox, events, Some(child)).await?;
+        Ok(pause.0)
+    }
+
+    /// Finds the pause of a pod that an earlier daemon started.
+    pub(crate) async fn connect(
+        program: &Program,
+        sandbox: &SandboxId,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<(Arc<Self>, SandboxState), PauseError> {
+        Self::connect_as(program, sandbox, events, None).await
+    }
+
+    async fn connect_as(
+        program: &Program,
+        sandbox: &SandboxId,
+        events: mpsc::UnboundedSender<Event>,
+        child: Option<Child>,
+    ) -> Result<(Arc<Self>, SandboxState), PauseError> {
+        let result = Self::hello(program, sandbox, events).await;
+        match (result, child) {
+            (Ok((pause, state, ended)), child) => {
+                if let Some(child) = child {
+                    tokio::spawn(async move {
+                        // The reader task drops its end when the connection closes.
+                        let _ = ended.await;
+                        reap(child).await;
+                    });
+                }
+                Ok((pause, state))
+            }
+            (Err(error), Some(mut child)) => {
+                // It is ours and of no use; an error means that it has ended by itself.
+                let _ = child.kill();
+                reap(child).await;
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn hello(
+        program: &Program,
+        sandbox: &SandboxId,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<(Arc<Self>, SandboxState, oneshot::Receiver<()>), PauseError> {
+        let error = |action| move |source| PauseError::Socket { action, source };
+        let connection = socket::connection(program.sockets(), &Program::socket_name(sandbox)).map_err(error("reach"))?;
+        let socket = AsyncFd::new(connection).map_err(error("watch"))?;
+        send(&socket, &Message { id: 0, body: Request::Hello { version: VERSION } }, &[]).await?;
+        let (hello, _) = tokio::time::timeout(PROMPT, receive(&socket))
+            .await
+            .map_err(|_| PauseError::Deadline { request: "Hello", seconds: PROMPT.as_secs() })??
+            .ok_or(PauseError::Gone)?;
+        let Answer::Hello { pid, sandbox: state, .. } = hello.body else {
+            return Err(PauseError::Protocol { request: "Hello" });
+        };
+        let pause = Arc::new(Self { sandbox: sandbox.clone(), pid, socket, numbers: AtomicU64::new(1), waiting: Mutex::default() });
+        let (alive, ended) = oneshot::channel::<()>();
+        let reader = Arc::clone(&pause);
+        tokio::spawn(async move {
+            reader.read(&events).await;
+            drop(alive);
+        });
+        Ok((pause, state, ended))
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Makes the sandbox.
+    pub(crate) async fn init(&self, sandbox: podwright_pause::protocol::SandboxPlan) -> Result<Made, PauseError> {
+        match self.request("Init", PROMPT, Request::Init { sandbox }, &[]).await? {
+            (Answer::Ready { .. }, descriptors) => {
+                let mut descriptors = descriptors.into_iter();
+                Ok(Made { network: descriptors.next().zip(descriptors.next()) })
+            }
+            _ => Err(PauseError::Protocol { request: "Init" }),
+        }
+    }
+
+    /// Starts a container; its process id and start time.
+    pub(crate) async fn launch(&self, container: &ContainerId, plan: &LaunchPlan, log: Option<BorrowedFd<'_>>) -> Result<(u32, i64), PauseError> {
+        let (plan, memfd) = carry(plan)?;
+        let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain(log).collect();
+        let request = Request::Launch { container: container.wire(), plan };
+        match self.request("Launch", LAUNCH, request, &descriptors).await? {
+            (Answer::Launched { pid, at }, _) => Ok((pid, at)),
+            _ => Err(PauseError::Protocol { request: "Launch" }),
+        }
+    }
+
+    /// Starts a process in a container, with `streams` as its 0, 1 and 2; its process id, number and coming end.
+    pub(crate) async fn exec(&self, container: &ContainerId, plan: &LaunchPlan, streams: [BorrowedFd<'_>; 3]) -> Result<Exec, PauseError> {
+        let (plan, memfd) = carry(plan)?;
+        let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain(streams).collect();
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (ended, end) = oneshot::channel();
+        self.waiting().execs.insert(number, ended);
+        let request = Request::Exec { exec: number, container: container.wire(), plan };
+        match self.request("Exec", LAUNCH, request, &descriptors).await {
+            Ok((Answer::Launched { pid, .. }, _)) => Ok(Exec { number, pid, end }),
+            other => {
+                self.waiting().execs.remove(&number);
+                Err(other.err().unwrap_or(PauseError::Protocol { request: "Exec" }))
+            }
+        }
+    }
+
+    /// Sends a signal.
+    pub(crate) async fn signal(&self, target: Target, signal: i32) -> Result<(), PauseError> {
+        self.done("Signal", Request::Signal { target, signal }, &[]).await
+    }
+
+    /// Goes on with the log in another file.
+    pub(crate) async fn reopen_log(&self, container: &ContainerId, log: BorrowedFd<'_>) -> Result<(), PauseError> {
+        self.done("ReopenLog", Request::ReopenLog { container: container.wire() }, &[log]).await
+    }
+
+    /// Drops the record of an exited container.
+    pub(crate) async fn forget(&self, container: &ContainerId) -> Result<(), PauseError> {
+        self.done("Forget", Request::Forget { container: container.wire() }, &[]).await
+    }
+
+    /// All containers that it has not forgotten.
+    pub(crate) async fn list(&self) -> Result<Vec<ContainerEntry>, PauseError> {
+        match self.request("List", PROMPT, Request::List, &[]).await? {
+            (Answer::Containers { containers }, _) => Ok(containers),
+            _ => Err(PauseError::Protocol { request: "List" }),
+        }
+    }
+
+    /// Ends pause and everything that it started; returns when it is gone.
+    pub(crate) async fn shut_down(&self) -> Result<(), PauseError> {
+        match self.request("Shutdown", PROMPT, Request::Shutdown, &[]).await {
+            Err(PauseError::Gone) => Ok(()),
+            Err(PauseError::Socket { .. }) if self.waiting().closed => Ok(()),
+            Ok(_) => Err(PauseError::Protocol { request: "Shutdown" }),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn done(&self, name: &'static str, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), PauseError> {
+        match self.request(name, PROMPT, request, descriptors).await? {
+            (Answer::Done, _) => Ok(()),
+            _ => Err(PauseError::Protocol { request: name }),
+        }
+    }
+
+    async fn request(&self, name: &'static str, deadline: Duration, body: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply, PauseError> {
+        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            if waiting.closed {
+                return Err(PauseError::Gone);
+            }
+            waiting.requests.insert(id, sender);
+        }
+        let exchange = async {
+            send(&self.socket, &Message { id, body }, descriptors).await?;
+            answer.await.map_err(|_| PauseError::Gone)
+        };
+        let result = tokio::time::timeout(deadline, exchange).await;
+        self.waiting().requests.remove(&id);
+        match result.map_err(|_| PauseError::Deadline { request: name, seconds: deadline.as_secs() })?? {
+            (Answer::Failed { failure }, _) => Err(PauseError::Failed(failure)),
+            reply => Ok(reply),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands out what comes until the connection closes.
+    async fn read(&self, events: &mpsc::UnboundedSender<Event>) {
+        loop {
+            match receive(&self.socket).await {
+                Ok(Some((message, descriptors))) => self.dispatch(message, descriptors, events),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(sandbox = %self.sandbox, error = %crate::error::chain(&error), "giving up the pod's pause process");
+                    break;
+                }
+            }
+        }
+        let mut waiting = self.waiting();
+        waiting.closed = true;
+        // Dropping the senders tells everybody who waits.
+        waiting.requests.clear();
+        waiting.execs.clear();
+        drop(waiting);
+        // The receiver is gone only when the daemon ends.
+        let _ = events.send(Event::Closed { sandbox: self.sandbox.clone() });
+    }
+
+    fn dispatch(&self, message: Message<Answer>, descriptors: Vec<OwnedFd>, events: &mpsc::UnboundedSender<Event>) {
+        match message.body {
+            Answer::Exited { target: Target::Exec { exec }, exit } => {
+                let waiter = self.waiting().execs.remove(&exec);
+                // Nobody waits for an exec that was given up.
+                let _ = waiter.map(|waiter| waiter.send(exit));
+            }
+            Answer::Exited { target: Target::Container { id }, exit } => {
+                let id = str::from_utf8(&id.0).ok().and_then(|text| ContainerId::parse(text).ok());
+                let Some(container) = id else {
+                    tracing::error!(sandbox = %self.sandbox, "pause told the exit of something that is no container");
+                    return;
+                };
+                let _ = events.send(Event::Exited { sandbox: self.sandbox.clone(), container, exit });
+            }
+            answer => {
+                let waiter = self.waiting().requests.remove(&message.id);
+                // Nobody waits for a request whose deadline has passed.
+                let _ = waiter.map(|waiter| waiter.send((answer, descriptors)));
+            }
+        }
+    }
+}
+
+/// A process that runs in a container.
+pub(crate) struct Exec {
+    /// For signals.
+    pub(crate) number: u64,
+    /// In the host's PID namespace; it leads a session of its own.
+    pub(crate) pid: u32,
+    /// Comes when it ends; an error when pause ends first.
+    pub(crate) end: oneshot::Receiver<Exit>,
+}
+
+async fn reap(mut child: Child) {
+    // wait(2) blocks, shortly: the process has closed its connection or was killed.
+    let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+}
+
+fn carry(plan: &LaunchPlan) -> Result<(PlanBytes, Option<OwnedFd>), PauseError> {
+    let bytes = plan.to_bytes();
+    match bytes.len() {
+        length if length > MAX_PLAN => Err(PauseError::PlanTooLong { length }),
+        length if length > INLINE_PLAN => {
+            let memfd = sys::sealed_memfd("podwright-plan", &bytes).map_err(|source| PauseError::Socket { action: "write a plan for", source })?;
+            let length = u32::try_from(length).map_err(|_| PauseError::PlanTooLong { length })?;
+            Ok((PlanBytes::Memfd { length }, Some(memfd)))
+        }
+        _ => Ok((PlanBytes::Inline { plan: Bytes(bytes) }, None)),
+    }
+}
+
+thread_local! {
+    /// One buffer per worker thread serves every pod: nothing is kept in it between two packets.
+    static PACKET: RefCell<Box<[u8; MAX_PACKET]>> = RefCell::new(Box::new([0; MAX_PACKET]));
+}
+
+async fn send(socket: &AsyncFd<OwnedFd>, message: &Message<Request>, descriptors: &[BorrowedFd<'_>]) -> Result<(), PauseError> {
+    let packet = message.to_bytes();
+    loop {
+        let mut ready = socket.writable().await.map_err(|source| PauseError::Socket { action: "write to", source })?;
+        match ready.try_io(|fd| socket::send(fd.get_ref(), &packet, descriptors)) {
+            Ok(sent) => return sent.map_err(|source| PauseError::Socket { action: "write to", source }),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+/// A decoded packet: none when the peer has closed.
+type Received = Option<(Result<Message<Answer>, DecodeError>, Vec<OwnedFd>)>;
+
+fn receive_now(socket: &OwnedFd) -> io::Result<Received> {
+    PACKET.with_borrow_mut(|buffer| {
+        let packet = socket::receive(socket, buffer)?;
+        Ok(packet.map(|packet| (Message::from_bytes(&buffer[..packet.length]), packet.descriptors)))
+    })
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<Option<(Message<Answer>, Vec<OwnedFd>)>, PauseError> {
+    let error = |source: io::Error| PauseError::Socket { action: "read from", source };
+    let received = loop {
+        let mut ready = socket.readable().await.map_err(error)?;
+        match ready.try_io(|fd| receive_now(fd.get_ref())) {
+            Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionReset => break None,
+            Ok(received) => break received.map_err(error)?,
+            Err(_would_block) => {}
+        }
+    };
+    let Some((message, descriptors)) = received else { return Ok(None) };
+    Ok(Some((message.map_err(PauseError::Decode)?, descriptors)))
+}

@@ -1,0 +1,8 @@
+//! The daemon's side of pause: laying out the program, starting one per pod, and talking to it.
+
+mod connection;
+mod program;
+mod socket;
+
+pub(crate) use connection::{Event, Pause, PauseError};
+pub(crate) use program::{Program, ProgramError};

@@ -1,0 +1,17 @@
+//! From a CRI request to what pause executes: CRI → OCI spec ([`spec`]) → launch plan ([`launch`]).
+//!
+//! The OCI spec in between is what plugins, device injection and `inspect` work on. All of this is data in, data out:
+//! no system call is made here but to look at devices that a request names.
+
+mod environment;
+mod launch;
+mod mounts;
+mod process;
+mod resources;
+mod spec;
+
+pub(crate) use launch::{LaunchInputs, exec_plan, launch_plan};
+pub(crate) use mounts::{check_mounts, image_volumes};
+pub(crate) use process::{SeccompChoice, capability_sets, seccomp_choice};
+pub(crate) use resources::{held_resources, oci_resources};
+pub(crate) use spec::{SpecInputs, container_pid_mode, container_spec};

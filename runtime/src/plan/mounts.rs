@@ -1,0 +1,166 @@
+//! A container's mounts: the kernel's file systems, the pod's files, and the request's volumes.
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::image::Config as ImageConfig;
+use oci_spec::runtime::Mount;
+use podwright_cri_api::v1::{self as cri, ContainerConfig, MountPropagation};
+
+use crate::error::{CallError, Context};
+use crate::index::shown;
+use crate::sandbox::{HOSTNAME, HOSTS, IpcMode, NetworkMode, RESOLV_CONF, Sandbox};
+use crate::security::Privilege;
+
+/// The source that stands for the pod's /dev/shm, which pause holds by descriptor: it has no path.
+pub(super) const POD_SHM: &str = "pod-shm";
+
+fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount.set_destination(destination.into());
+    mount.set_typ(Some(typ.into()));
+    mount.set_source(Some(source.into()));
+    mount.set_options(Some(options.iter().map(ToString::to_string).collect()));
+    mount
+}
+
+/// All mounts, parents before children; a request's mount takes the place of a default one.
+pub(super) fn all_mounts(sandbox: &Sandbox, config: &ContainerConfig, privilege: Privilege) -> Result<Vec<Mount>, CallError> {
+    let mut volumes = config.mounts.iter().map(volume).collect::<Result<Vec<_>, _>>()?;
+    let mut mounts = kernel_mounts(sandbox, privilege);
+    mounts.extend(pod_files(sandbox, config));
+    mounts.retain(|default| !volumes.iter().any(|volume| volume.destination() == default.destination()));
+    // Stable: mounts of one depth keep their order.
+    volumes.sort_by_key(|volume| volume.destination().components().count());
+    mounts.extend(volumes);
+    Ok(mounts)
+}
+
+fn kernel_mounts(sandbox: &Sandbox, privilege: Privilege) -> Vec<Mount> {
+    let sealed: &[&str] = match privilege {
+        Privilege::Confined => &["nosuid", "noexec", "nodev", "ro"],
+        Privilege::Privileged => &["nosuid", "noexec", "nodev", "rw"],
+    };
+    let shm = match sandbox.settings.ipc {
+        IpcMode::Pod => mount("/dev/shm", "bind", POD_SHM, &["bind", "nosuid", "noexec", "nodev"]),
+        IpcMode::Host => mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]),
+    };
+    vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        shm,
+        mount("/sys", "sysfs", "sysfs", sealed),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[sealed, &["relatime"]].concat()),
+    ]
+}
+
+fn pod_files(sandbox: &Sandbox, config: &ContainerConfig) -> Vec<Mount> {
+    let read_only = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()).is_some_and(|context| context.readonly_rootfs);
+    let options: &[&str] = if read_only { &["rbind", "rprivate", "ro"] } else { &["rbind", "rprivate", "rw"] };
+    let mut files = vec![("/etc/hosts", HOSTS), ("/etc/resolv.conf", RESOLV_CONF)];
+    if sandbox.settings.network == NetworkMode::Pod || !sandbox.config.hostname.is_empty() {
+        files.push(("/etc/hostname", HOSTNAME));
+    }
+    files.into_iter().map(|(path, file)| mount(path, "bind", &sandbox.file(file).to_string_lossy(), options)).collect()
+}
+
+fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {
+    let destination = inside_path(&volume.container_path)?;
+    let mut options = vec!["rbind"];
+    options.push(match MountPropagation::try_from(volume.propagation) {
+        Ok(MountPropagation::PropagationPrivate) => "rprivate",
+        Ok(MountPropagation::PropagationHostToContainer) => "rslave",
+        Ok(MountPropagation::PropagationBidirectional) => "rshared",
+        Err(_) => return Err(CallError::invalid(format!("{} is no mount propagation", volume.propagation))),
+    });
+    options.push(match (volume.readonly, volume.recursive_read_only) {
+        (true, true) => "rro",
+        (true, false) => "ro",
+        (false, false) => "rw",
+        (false, true) => return Err(refused(volume, "recursive_read_only needs readonly")),
+    });
+    if volume.recursive_read_only && volume.propagation != MountPropagation::PropagationPrivate as i32 {
+        return Err(refused(volume, "recursive_read_only needs private propagation"));
+    }
+    if volume.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
+        return Err(CallError::state(format!("cannot mount an image on {}: image volumes are not offered yet", shown(&volume.container_path))));
+    }
+    if !volume.uid_mappings.is_empty() || !volume.gid_mappings.is_empty() {
+        return Err(CallError::state(format!("cannot mount {} with id mappings: user namespaces are not offered (see Status)", shown(&volume.host_path))));
+    }
+    let mut out = mount(&destination.to_string_lossy(), "bind", &volume.host_path, &options);
+    if let Some(options) = out.options_mut() {
+        options.extend(volume.mount_options.iter().cloned());
+    }
+    Ok(out)
+}
+
+fn refused(volume: &cri::Mount, why: &str) -> CallError {
+    CallError::invalid(format!("cannot mount '{}' on '{}': {why}", shown(&volume.host_path), shown(&volume.container_path)))
+}
+
+/// A path in the container, absolute and without `..`: it is resolved inside the root anyway, but `..` is never meant.
+pub(super) fn inside_path(text: &str) -> Result<PathBuf, CallError> {
+    if text.is_empty() || text.contains('\0') || text.len() > 4095 {
+        return Err(CallError::invalid(format!("'{}' is no path in a container", shown(text))));
+    }
+    let path = Path::new("/").join(text);
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(CallError::invalid(format!("the container path '{}' holds '..'", shown(text))));
+    }
+    Ok(path.components().collect())
+}
+
+/// Checks the request's mounts and makes host paths that are missing, as the peers do (a kubelet counts on it for
+/// hostPath volumes without a type).
+pub(crate) fn check_mounts(config: &ContainerConfig) -> Result<(), CallError> {
+    for volume in &config.mounts {
+        let path = Path::new(&volume.host_path);
+        if !path.is_absolute() || volume.host_path.contains('\0') {
+            return Err(refused(volume, "the host path is not absolute"));
+        }
+        match std::fs::metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(path).internal(|| format!("cannot make the missing host path '{}'", shown(&volume.host_path)))?;
+            }
+            Err(error) => return Err(error).internal(|| format!("cannot look at the host path '{}'", shown(&volume.host_path))),
+        }
+    }
+    Ok(())
+}
+
+/// The directories that an image declares as volumes and no mount of the request covers. They are made in the writable
+/// layer, inside the root, so that nothing of the host is ever copied or resolved (CVE-2022-23648).
+pub(crate) fn image_volumes(config: &ContainerConfig, image: Option<&ImageConfig>) -> Result<Vec<PathBuf>, CallError> {
+    let declared = image.and_then(|image| image.volumes().as_ref()).into_iter().flatten();
+    let mut volumes = declared.map(|path| inside_path(path)).collect::<Result<Vec<_>, _>>()?;
+    volumes.retain(|path| !config.mounts.iter().any(|mount| Path::new(&mount.container_path) == path));
+    Ok(volumes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn container_paths_are_absolute_and_never_climb() {
+        assert_eq!(inside_path("a//b/./c").unwrap(), Path::new("/a/b/c"));
+        for bad in ["", "/a/../b", "..", "a\0b", &"x/".repeat(4096)] {
+            assert!(inside_path(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn volume_options_follow_the_request() {
+        let base = || cri::Mount { container_path: "/data".into(), host_path: "/srv".into(), ..Default::default() };
+        let options = |mount: &cri::Mount| volume(mount).map(|mount| mount.options().clone().unwrap_or_default().join(","));
+        assert_eq!(options(&base()).unwrap(), "rbind,rprivate,rw");
+        assert_eq!(options(&cri::Mount { readonly: true, propagation: 1, ..base() }).unwrap(), "rbind,rslave,ro");
+        assert_eq!(options(&cri::Mount { readonly: true, recursive_read_only: true, ..base() }).unwrap(), "rbind,rprivate,rro");
+        assert!(options(&cri::Mount { recursive_read_only: true, ..base() }).is_err());
+        assert!(options(&cri::Mount { readonly: true, recursive_read_only: true, propagation: 2, ..base() }).is_err());
+        assert!(options(&cri::Mount { propagation: 9, ..base() }).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! The reclaim queue: what the kernel or the disk takes time for, off the caller's path.
+//!
+//! Nothing in the queue is lost with the daemon: cgroups and directories that are left are found and reclaimed at the
+//! next start, by their names.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::cgroup::Cgroup;
+use crate::error::chain;
+
+/// How often a cgroup that is still busy is tried, with twice the pause each time: two minutes in all.
+const ATTEMPTS: u32 = 16;
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+
+enum Job {
+    Cgroup(Cgroup),
+    Directory(PathBuf),
+}
+
+/// The queue's entrance.
+pub(crate) struct Reclaim {
+    jobs: mpsc::UnboundedSender<Job>,
+    trash: PathBuf,
+}
+
+impl Reclaim {
+    /// Starts the queue; directories are moved to `trash` first, which is on their file system.
+    pub(crate) fn start(trash: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir_all(&trash)?;
+        let (jobs, queue) = mpsc::unbounded_channel();
+        for left in std::fs::read_dir(&trash)? {
+            // The receiver is right here.
+            let _ = jobs.send(Job::Directory(left?.path()));
+        }
+        tokio::spawn(work(queue));
+        Ok(Self { jobs, trash })
+    }
+
+    /// Removes a cgroup with all below it, once its processes are gone.
+    pub(crate) fn cgroup(&self, cgroup: Cgroup) {
+        // The queue ends only with the daemon.
+        let _ = self.jobs.send(Job::Cgroup(cgroup));
+    }
+
+    /// Removes a directory. It is gone from its place when this returns, so that a crash cannot bring it back half removed.
+    pub(crate) fn directory(&self, path: PathBuf) {
+        let moved = path.file_name().map(|name| self.trash.join(name));
+        let path = match moved {
+            Some(moved) => match std::fs::rename(&path, &moved) {
+                Ok(()) => moved,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot move to the trash; removing in place");
+                    path
+                }
+            },
+            None => path,
+        };
+        let _ = self.jobs.send(Job::Directory(path));
+    }
+}
+
+async fn work(mut queue: mpsc::UnboundedReceiver<Job>) {
+    while let Some(job) = queue.recv().await {
+        match job {
+            Job::Cgroup(cgroup) => {
+                if !try_remove(&cgroup) {
+                    // Its processes are dying; others in the queue need not wait for that.
+                    tokio::spawn(keep_trying(cgroup));
+                }
+            }
+            Job::Directory(path) => {
+                let removed = tokio::task::spawn_blocking(move || remove_directory(&path)).await;
+                if let Ok(Err((path, error))) = removed {
+                    tracing::error!(path = %path.display(), %error, "cannot remove the directory; the next start tries again");
+                }
+            }
+        }
+    }
+}
+
+fn remove_directory(path: &Path) -> Result<(), (PathBuf, io::Error)> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err((path.to_owned(), error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether it is gone, or never will be.
+fn try_remove(cgroup: &Cgroup) -> bool {
+    match cgroup.remove() {
+        Ok(()) => true,
+        Err(error) if error.is_busy() => false,
+        Err(error) => {
+            tracing::error!(cgroup = %cgroup.path(), error = %chain(&error), "cannot remove the cgroup; the next start tries again");
+            true
+        }
+    }
+}
+
+async fn keep_trying(cgroup: Cgroup) {
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..ATTEMPTS {
+        // cgroup v1 tells nobody when a cgroup has become empty, so look again; nobody waits for this.
+        tokio::time::sleep(pause).await;
+        if try_remove(&cgroup) {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    tracing::error!(cgroup = %cgroup.path(), "the cgroup is still busy; the next start tries again");
+}

@@ -1,0 +1,133 @@
+//! Pod sandboxes: the namespaces, cgroup, addresses and files that a pod's containers share.
+
+mod files;
+mod remove;
+mod run;
+mod settings;
+mod stop;
+mod view;
+
+pub(crate) use run::run;
+pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, pid_mode};
+pub(crate) use stop::{lost, release, stop};
+pub(crate) use remove::remove;
+pub(crate) use view::{list, status};
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use podwright_cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
+
+use crate::cgroup::CgroupPath;
+use crate::error::CallError;
+use crate::ids::SandboxId;
+use crate::pause::Pause;
+use crate::records::SandboxRecord;
+
+/// The name of the file that shows the pod's resolver configuration, and of its fellows, in the sandbox's directory.
+pub(crate) const RESOLV_CONF: &str = "resolv.conf";
+/// Static host names.
+pub(crate) const HOSTS: &str = "hosts";
+/// The host name.
+pub(crate) const HOSTNAME: &str = "hostname";
+
+/// What makes a pod's name unique.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PodName {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) attempt: u32,
+}
+
+impl From<&PodSandboxMetadata> for PodName {
+    fn from(metadata: &PodSandboxMetadata) -> Self {
+        let PodSandboxMetadata { name, uid, namespace, attempt } = metadata.clone();
+        Self { namespace, name, uid, attempt }
+    }
+}
+
+/// Where a sandbox stands.
+///
+/// ```text
+///   (run) ──▶ Ready ──▶ NotReady ──▶ (removed)
+///               │  stop, or pause has ended  ▲
+///               └────────────────────────────┘
+/// ```
+/// A sandbox never becomes ready again: the kubelet makes a new one with the next attempt.
+#[derive(Clone)]
+pub(crate) enum State {
+    /// Its pause holds the namespaces.
+    Ready(Arc<Pause>),
+    /// Nothing of it runs; its records wait for removal.
+    NotReady,
+}
+
+/// A pod sandbox.
+pub(crate) struct Sandbox {
+    pub(crate) id: SandboxId,
+    pub(crate) config: PodSandboxConfig,
+    pub(crate) settings: Settings,
+    pub(crate) runtime_handler: String,
+    /// Nanoseconds since the epoch.
+    pub(crate) created_at: i64,
+    /// All cgroups of the pod are in and below it.
+    pub(crate) cgroup: CgroupPath,
+    /// Its records and generated files.
+    pub(crate) directory: PathBuf,
+    /// Guards the state alone; never held across an await.
+    state: Mutex<State>,
+    /// Held by the operation that changes the sandbox, across its awaits: stop and remove follow each other.
+    pub(crate) operation: tokio::sync::Mutex<()>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(record: &SandboxRecord, id: SandboxId, settings: Settings, cgroup: CgroupPath, directory: PathBuf, state: State) -> Self {
+        Self {
+            id,
+            config: record.config.clone().unwrap_or_default(),
+            settings,
+            runtime_handler: record.runtime_handler.clone(),
+            created_at: record.created_at,
+            cgroup,
+            directory,
+            state: Mutex::new(state),
+            operation: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The pause of a ready sandbox.
+    pub(crate) fn pause(&self) -> Option<Arc<Pause>> {
+        match self.state() {
+            State::Ready(pause) => Some(pause),
+            State::NotReady => None,
+        }
+    }
+
+    /// As [`Self::pause`]; an error names what could not be done.
+    pub(crate) fn require_ready(&self, what: &str) -> Result<Arc<Pause>, CallError> {
+        self.pause().ok_or_else(|| CallError::state(format!("cannot {what}: the pod sandbox {} is not ready; run a new one", self.id)))
+    }
+
+    pub(crate) fn set_not_ready(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::NotReady;
+    }
+
+    pub(crate) fn metadata(&self) -> PodSandboxMetadata {
+        self.config.metadata.clone().unwrap_or_default()
+    }
+
+    /// A generated file of it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// The directory of a sandbox's records.
+pub(crate) fn directory(state_dir: &Path, id: &SandboxId) -> PathBuf {
+    state_dir.join("pods").join(id.as_str())
+}

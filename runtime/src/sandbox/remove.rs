@@ -1,0 +1,22 @@
+//! RemovePodSandbox.
+
+use std::sync::Arc;
+
+use super::{PodName, stop};
+use crate::container;
+use crate::error::CallError;
+use crate::node::Node;
+
+/// Removes a sandbox and its containers, running ones too. Removing an unknown one is no error.
+pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
+    let Some(sandbox) = node.sandboxes.find(id)? else { return Ok(()) };
+    let _operation = sandbox.operation.lock().await;
+    stop::stop_locked(node, &sandbox).await?;
+    for container in node.containers_of(&sandbox.id) {
+        container::remove(node, container.id.as_str()).await?;
+    }
+    node.reclaim.directory(sandbox.directory.clone());
+    node.sandboxes.remove(&sandbox.id);
+    node.pod_names.release(&PodName::from(&sandbox.metadata()));
+    Ok(())
+}

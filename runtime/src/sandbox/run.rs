@@ -1,0 +1,182 @@
+//! RunPodSandbox: record, cgroup, pause, network; undone as a whole when any of it fails.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use podwright_cri_api::v1::{PodSandboxConfig, RunPodSandboxRequest};
+use podwright_pause::protocol::{Missing, PodPid, SandboxPlan, Sysctl};
+use podwright_pause::wire::Bytes;
+
+use super::settings::{IpcMode, NetworkMode, PidMode, Settings};
+use super::{PodName, Sandbox, State, files};
+use crate::cgroup::{Cgroup, CgroupPath};
+use crate::clock;
+use crate::error::{CallError, Context, Kind};
+use crate::ids::SandboxId;
+use crate::names::Claim;
+use crate::node::Node;
+use crate::pause::{Made, Pause};
+use crate::records::{ReadyRecord, Record, SandboxRecord};
+
+/// The size of a pod's /dev/shm, as the peers have it.
+const SHM_SIZE: u64 = 64 * 1024 * 1024;
+
+/// pause is killed late: with it dies its pod (containerd and CRI-O give their pause container the same).
+const PAUSE_OOM_SCORE: i64 = -998;
+
+/// Runs a new sandbox; a retried call finds the first one's.
+pub(crate) async fn run(node: &Arc<Node>, request: RunPodSandboxRequest) -> Result<SandboxId, CallError> {
+    let config = request.config.ok_or_else(|| CallError::invalid("the request has no pod sandbox config"))?;
+    if !request.runtime_handler.is_empty() {
+        let what = format!("there is no runtime handler '{}' here; leave it empty", crate::index::shown(&request.runtime_handler));
+        return Err(CallError::new(Kind::NotFound, what));
+    }
+    let settings = Settings::check(&config)?;
+    let name = PodName::from(&config.metadata.clone().unwrap_or_default());
+    let reservation = match node.pod_names.reserve(name).await {
+        Claim::Free(reservation) => reservation,
+        Claim::Taken(id) => return found(node, id, &config),
+    };
+    let id = SandboxId::random().internal(|| "cannot make an id from /dev/urandom".into())?;
+    let sandbox = make(node, id.clone(), config, settings).await?;
+    node.sandboxes.insert(id.clone(), Arc::new(sandbox));
+    reservation.keep(id.clone());
+    Ok(id)
+}
+
+/// The sandbox that has the name is the retried call's result, if it is what the call asks for.
+fn found(node: &Node, id: SandboxId, config: &PodSandboxConfig) -> Result<SandboxId, CallError> {
+    match node.sandboxes.get(id.as_str()) {
+        Some(sandbox) if sandbox.config == *config && sandbox.pause().is_some() => Ok(id),
+        Some(sandbox) => {
+            let why = if sandbox.pause().is_none() { "which is not ready" } else { "whose config is another" };
+            let what = format!("the pod's name, namespace, uid and attempt belong to the pod sandbox {id}, {why}: remove it or count the attempt up");
+            Err(CallError::new(Kind::AlreadyExists, what))
+        }
+        None => Err(CallError::new(Kind::AlreadyExists, format!("the pod's name belongs to the pod sandbox {id}, which is being removed"))),
+    }
+}
+
+async fn make(node: &Arc<Node>, id: SandboxId, config: PodSandboxConfig, settings: Settings) -> Result<Sandbox, CallError> {
+    let cgroup = pod_cgroup(node, &id, &config)?;
+    let directory = super::directory(&node.config.state_dir, &id);
+    let record = SandboxRecord {
+        id: id.to_string(),
+        config: Some(config),
+        runtime_handler: String::new(),
+        created_at: clock::now(),
+        cgroup: cgroup.to_string(),
+    };
+    let result = async {
+        std::fs::create_dir(&directory).internal(|| format!("cannot make the directory {}", directory.display()))?;
+        record.write(&directory).internal(|| "cannot run the pod sandbox".into())?;
+        start(node, &id, &record, &settings, &cgroup).await
+    };
+    match result.await {
+        Ok(pause) => Ok(Sandbox::new(&record, id, settings, cgroup, directory, State::Ready(pause))),
+        Err(error) => {
+            super::stop::release(node, &id, &settings, &cgroup).await;
+            node.reclaim.directory(directory);
+            Err(error)
+        }
+    }
+}
+
+async fn start(node: &Arc<Node>, id: &SandboxId, record: &SandboxRecord, settings: &Settings, cgroup: &CgroupPath) -> Result<Arc<Pause>, CallError> {
+    let config = record.config.clone().unwrap_or_default();
+    let directory = super::directory(&node.config.state_dir, id);
+    let hostname = match settings.network {
+        NetworkMode::Host => files::host_name(),
+        NetworkMode::Pod => config.hostname.clone(),
+    };
+    files::write_early(&directory, config.dns_config.as_ref(), &hostname)?;
+    if !config.log_directory.is_empty() {
+        std::fs::create_dir_all(&config.log_directory).internal(|| format!("cannot make the pod's log directory {}", crate::index::shown(&config.log_directory)))?;
+    }
+    let own_cgroup = node.cgroups.create(&pause_cgroup(node, cgroup)?).internal(|| "cannot make the pod's cgroup".into())?;
+    let pause = Pause::start(&node.program, id, node.events.clone()).await.internal(|| "cannot run the pod sandbox".into())?;
+    match furnish(node, id, settings, &own_cgroup, &hostname, &pause).await {
+        Ok(()) => Ok(pause),
+        Err(error) => {
+            // It is of no use; what it has made goes with it.
+            if let Err(error) = pause.shut_down().await {
+                tracing::warn!(sandbox = %id, error = %crate::error::chain(&error), "pause did not end when asked");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Makes the namespaces, connects the network and writes what is known only then.
+async fn furnish(node: &Arc<Node>, id: &SandboxId, settings: &Settings, cgroup: &Cgroup, hostname: &str, pause: &Pause) -> Result<(), CallError> {
+    let directory = super::directory(&node.config.state_dir, id);
+    let procs = cgroup.procs_files();
+    let plan = SandboxPlan {
+        pod: id.wire(),
+        namespaces: namespaces(settings),
+        cgroup_procs: procs.iter().map(|path| path.as_path().into()).collect(),
+        oom_score_adj: Some(node.oom_scores.clamp(PAUSE_OOM_SCORE).internal(|| "cannot set pause's oom_score_adj".into())?),
+        hostname: if settings.network == NetworkMode::Host { Bytes::default() } else { hostname.into() },
+        sysctls: sysctls(settings),
+        shm_size: if settings.ipc == IpcMode::Pod { SHM_SIZE } else { 0 },
+        pid_namespace: if settings.pid == PidMode::Pod { PodPid::Shared } else { PodPid::Separate },
+    };
+    let made = pause.init(plan).await.internal(|| "cannot make the pod's namespaces".into())?;
+    let addresses = attach(node, id, settings, made)?;
+    files::write_hosts(&directory, settings.network, hostname, &addresses)?;
+    ReadyRecord { at: clock::now() }.write(&directory).internal(|| "cannot run the pod sandbox".into())
+}
+
+fn attach(node: &Node, id: &SandboxId, settings: &Settings, made: Made) -> Result<Vec<IpAddr>, CallError> {
+    if settings.network == NetworkMode::Host {
+        return Ok(Vec::new());
+    }
+    let (namespace, netlink) = made.network.ok_or_else(|| CallError::new(Kind::Internal, "pause made no network namespace"))?;
+    let attachment = node.network.attach(id.as_str(), namespace.as_fd(), netlink.as_fd(), &settings.ports);
+    let attachment = attachment.map_err(|error| {
+        let kind = crate::network_kind(&error);
+        CallError::caused(kind, "cannot connect the pod to the network", error)
+    })?;
+    Ok(attachment.addresses.iter().map(|address| address.address()).collect())
+}
+
+fn pod_cgroup(node: &Node, id: &SandboxId, config: &PodSandboxConfig) -> Result<CgroupPath, CallError> {
+    let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+    let parent = match parent {
+        "" => node.config.cgroup_root.clone(),
+        // The kubelet's cgroupfs driver sends absolute paths; a relative one starts at the root as well.
+        path => CgroupPath::new(&format!("/{}", path.trim_matches('/'))).invalid(|| "cannot use the pod's cgroup parent".into())?,
+    };
+    parent.join(&format!("{}{id}", crate::CGROUP_PREFIX)).internal(|| "cannot name the pod's cgroup".into())
+}
+
+/// Where pause itself is: on cgroup v2 no cgroup has both processes and children with controllers (cgroups(7)).
+fn pause_cgroup(node: &Node, pod: &CgroupPath) -> Result<CgroupPath, CallError> {
+    match node.cgroups.version() {
+        crate::cgroup::Version::V2 => pod.join("pause").internal(|| "cannot name pause's cgroup".into()),
+        crate::cgroup::Version::V1 | crate::cgroup::Version::Hybrid => Ok(pod.clone()),
+    }
+}
+
+fn namespaces(settings: &Settings) -> u64 {
+    let network = match settings.network {
+        // A pod on the host's network has the host's name as well.
+        NetworkMode::Host => 0,
+        NetworkMode::Pod => libc::CLONE_NEWNET | libc::CLONE_NEWUTS,
+    };
+    let ipc = match settings.ipc {
+        IpcMode::Host => 0,
+        IpcMode::Pod => libc::CLONE_NEWIPC,
+    };
+    u64::from((network | ipc).unsigned_abs())
+}
+
+fn sysctls(settings: &Settings) -> Vec<Sysctl> {
+    let own: &[(&str, &str)] = if settings.network == NetworkMode::Pod { podwright_netns::POD_SYSCTLS } else { &[] };
+    let own = own.iter().map(|(name, value)| Sysctl { path: name.replace('.', "/").into(), value: (*value).into(), missing: Missing::Ignored });
+    // The pod's own come last: they win.
+    let asked = settings.sysctls.iter();
+    let asked = asked.map(|sysctl| Sysctl { path: sysctl.proc_path().into(), value: sysctl.value.clone().into(), missing: Missing::Fails });
+    own.chain(asked).collect()
+}

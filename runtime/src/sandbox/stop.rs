@@ -1,0 +1,93 @@
+//! StopPodSandbox, and what happens when a pod's pause ends by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use podwright_pause::protocol::Target;
+
+use super::settings::{NetworkMode, Settings};
+use super::{Sandbox, State};
+use crate::cgroup::CgroupPath;
+use crate::clock;
+use crate::container::{self, Container};
+use crate::error::{CallError, Context, chain};
+use crate::ids::SandboxId;
+use crate::node::Node;
+use crate::records::{Record, StoppedRecord};
+
+/// How long killed containers may take to be gone.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// Stops a sandbox: its containers are killed, its addresses and ports freed. Stopping a stopped or unknown one is no error.
+pub(crate) async fn stop(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
+    let Some(sandbox) = node.sandboxes.find(id)? else { return Ok(()) };
+    let _operation = sandbox.operation.lock().await;
+    stop_locked(node, &sandbox).await
+}
+
+/// As [`stop`], for who holds the sandbox's operation lock.
+pub(super) async fn stop_locked(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
+    let State::Ready(pause) = sandbox.state() else { return Ok(()) };
+    // No container starts from here on.
+    sandbox.set_not_ready();
+    let running: Vec<Arc<Container>> = node.containers_of(&sandbox.id).into_iter().filter(|container| container.is_running()).collect();
+    for container in &running {
+        if let Err(error) = pause.signal(Target::Container { id: container.id.wire() }, libc::SIGKILL).await {
+            tracing::debug!(sandbox = %sandbox.id, container = %container.id, error = %chain(&error), "not killed one by one");
+        }
+    }
+    for container in &running {
+        // One that does not go this way goes with its cgroup, below.
+        let _ = tokio::time::timeout(KILLED, container.ended()).await;
+    }
+    if let Err(error) = pause.shut_down().await {
+        tracing::warn!(sandbox = %sandbox.id, error = %chain(&error), "pause did not end when asked; killing it");
+    }
+    finish(node, sandbox).await
+}
+
+/// A pod whose pause has ended without being asked: it is not ready, and everything of it is killed and reclaimed.
+pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId) {
+    let Some(sandbox) = node.sandboxes.get(id.as_str()) else { return };
+    if matches!(sandbox.state(), State::NotReady) {
+        return;
+    }
+    let _operation = sandbox.operation.lock().await;
+    if matches!(sandbox.state(), State::NotReady) {
+        return;
+    }
+    tracing::warn!(sandbox = %id, "the pod's pause process has ended; killing what is left of the pod");
+    sandbox.set_not_ready();
+    if let Err(error) = finish(node, &sandbox).await {
+        tracing::error!(sandbox = %id, error = %chain(&error), "the pod is not wholly reclaimed; the next start tries again");
+    }
+}
+
+async fn finish(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
+    release(node, &sandbox.id, &sandbox.settings, &sandbox.cgroup).await;
+    for container in node.containers_of(&sandbox.id) {
+        container::lost(node, &container);
+    }
+    StoppedRecord { at: clock::now() }.write(&sandbox.directory).internal(|| format!("cannot record that the pod sandbox {} has stopped", sandbox.id))
+}
+
+/// Frees everything that a sandbox holds outside its directory. Goes on past failures: each is logged, and the next start
+/// of the daemon reclaims what is left.
+pub(crate) async fn release(node: &Arc<Node>, id: &SandboxId, settings: &Settings, cgroup: &CgroupPath) {
+    let group = node.cgroups.cgroup(cgroup);
+    let alive = group.pids().map_or(true, |pids| !pids.is_empty());
+    if alive && group.exists() {
+        let killing = group.clone();
+        let killed = tokio::task::spawn_blocking(move || killing.kill_all(KILLED)).await;
+        if let Ok(Err(error)) = killed {
+            tracing::error!(sandbox = %id, error = %chain(&error), "processes of the pod could not be killed");
+        }
+    }
+    if settings.network == NetworkMode::Pod
+        && let Err(error) = node.network.detach(id.as_str())
+    {
+        tracing::error!(sandbox = %id, error = %chain(&error), "the pod's addresses and ports are not freed");
+    }
+    node.program.remove_socket(id);
+    node.reclaim.cgroup(group);
+}
