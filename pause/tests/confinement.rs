@@ -44,7 +44,7 @@ fn the_process_is_who_the_plan_says() {
         plan.process.new_privileges = new_privileges;
         plan.process.seccomp = allow_all();
         plan.process.rlimits = vec![Rlimit {
-            resource: libc::RLIMIT_NOFILE as u32,
+            resource: libc::RLIMIT_NOFILE,
             soft: 77,
             hard: 88,
         }];

@@ -195,7 +195,7 @@ fn log_throughput() {
     }
     std::thread::sleep(Duration::from_millis(2200));
     println!(
-        "after the burst: private {} KiB",
+        "after the burst: private {} KiB, with the text that nobody else maps",
         memory(pause.process.id()).0
     );
 }

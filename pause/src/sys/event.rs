@@ -38,17 +38,15 @@ impl Epoll {
             u64: token,
         };
         // SAFETY: `event` is read during the call only.
-        check(
-            unsafe {
-                libc::epoll_ctl(
-                    self.0.as_raw_fd(),
-                    libc::EPOLL_CTL_ADD,
-                    fd.as_raw_fd(),
-                    &mut event,
-                )
-            }
-            .into(),
-        )?;
+        let returned = unsafe {
+            libc::epoll_ctl(
+                self.0.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                fd.as_raw_fd(),
+                &mut event,
+            )
+        };
+        check(returned.into())?;
         Ok(())
     }
 

@@ -158,10 +158,9 @@ pub(crate) fn link_says(dir: BorrowedFd<'_>, name: &[u8], text: &[u8]) -> Result
 /// fchown(2), by an AT_EMPTY_PATH that O_PATH descriptors allow too.
 pub(crate) fn change_owner(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
     // SAFETY: the empty path is static.
-    check(
-        unsafe { libc::fchownat(fd.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) }
-            .into(),
-    )?;
+    let returned =
+        unsafe { libc::fchownat(fd.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) };
+    check(returned.into())?;
     Ok(())
 }
 
@@ -174,18 +173,16 @@ pub(crate) fn change_entry_owner(
 ) -> Result<()> {
     let name = c_string(name)?;
     // SAFETY: the name is read during the call only.
-    check(
-        unsafe {
-            libc::fchownat(
-                dir.as_raw_fd(),
-                name.as_ptr(),
-                uid,
-                gid,
-                libc::AT_SYMLINK_NOFOLLOW,
-            )
-        }
-        .into(),
-    )?;
+    let returned = unsafe {
+        libc::fchownat(
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            uid,
+            gid,
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
+    };
+    check(returned.into())?;
     Ok(())
 }
 

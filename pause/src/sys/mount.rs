@@ -212,9 +212,9 @@ pub(crate) fn set_propagation(fd: BorrowedFd<'_>, propagation: u64, depth: Depth
 pub(crate) fn change_propagation(path: &[u8], flags: u64) -> Result<()> {
     let path = c_string(path)?;
     // SAFETY: the path is read during the call only; the other pointers may be null for a change of propagation.
-    check(
-        unsafe { libc::mount(ptr::null(), path.as_ptr(), ptr::null(), flags, ptr::null()) }.into(),
-    )?;
+    let returned =
+        unsafe { libc::mount(ptr::null(), path.as_ptr(), ptr::null(), flags, ptr::null()) };
+    check(returned.into())?;
     Ok(())
 }
 
@@ -223,9 +223,9 @@ pub(crate) fn mount_overlay(at: &[u8], options: &[u8]) -> Result<()> {
     let (at, options) = (c_string(at)?, c_string(options)?);
     let overlay = c"overlay".as_ptr();
     // SAFETY: all strings live until the end of this function.
-    check(
-        unsafe { libc::mount(overlay, at.as_ptr(), overlay, 0, options.as_ptr().cast()) }.into(),
-    )?;
+    let returned =
+        unsafe { libc::mount(overlay, at.as_ptr(), overlay, 0, options.as_ptr().cast()) };
+    check(returned.into())?;
     Ok(())
 }
 

@@ -60,18 +60,16 @@ pub(crate) fn peer_uid(connection: BorrowedFd<'_>) -> Result<u32> {
     };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, the size of `peer`, into it.
-    check(
-        unsafe {
-            libc::getsockopt(
-                connection.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERCRED,
-                ptr::from_mut(&mut peer).cast(),
-                &mut length,
-            )
-        }
-        .into(),
-    )?;
+    let returned = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            ptr::from_mut(&mut peer).cast(),
+            &mut length,
+        )
+    };
+    check(returned.into())?;
     Ok(peer.uid)
 }
 
