@@ -12,7 +12,8 @@ use podwright_pause::wire::{Bytes, Wire};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-fn memory(pid: u32) -> (u64, u64) {
+/// Private, proportional and private dirty KiB.
+fn memory(pid: u32) -> (u64, u64, u64) {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let sum = |wanted: &str| -> u64 {
         rollup
@@ -27,7 +28,7 @@ fn memory(pid: u32) -> (u64, u64) {
             })
             .sum()
     };
-    (sum("Private_"), sum("Pss:"))
+    (sum("Private_"), sum("Pss:"), sum("Private_Dirty"))
 }
 
 fn start_waiting(pause: &Pause, client: &mut Client, name: &str) {
@@ -195,7 +196,7 @@ fn log_throughput() {
     }
     std::thread::sleep(Duration::from_millis(2200));
     println!(
-        "after the burst: private {} KiB, with the text that nobody else maps",
-        memory(pause.process.id()).0
+        "after the burst: private dirty {} KiB",
+        memory(pause.process.id()).2
     );
 }
