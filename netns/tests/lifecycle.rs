@@ -223,7 +223,8 @@ fn the_first_packet_is_not_lost() {
         let pod = machine.pod(&[]);
         let begin = Instant::now();
         ask(&pod.namespace, address("10.231.1.1"), 80).unwrap();
-        // A lost SYN or ARP request is repeated after a second.
+        ask(&pod.namespace, address("fd31:1::1"), 80).unwrap();
+        // A lost SYN, ARP request or neighbour advertisement is repeated after a second.
         assert!(
             begin.elapsed() < Duration::from_millis(900),
             "{:?}",

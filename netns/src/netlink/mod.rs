@@ -8,7 +8,10 @@ mod socket;
 
 pub(crate) use attribute::{Attributes, read_u32, read_u64};
 pub(crate) use message::{Message, Reply};
-pub(crate) use socket::{LinkNotices, Protocol, Socket, dump, exchange, prepare};
+pub(crate) use socket::{
+    LinkNotices, Protocol, Socket, await_notice, dump, exchange, join_ipv6_routes,
+    leave_ipv6_routes, prepare,
+};
 
 use nix::errno::Errno;
 

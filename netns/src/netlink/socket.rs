@@ -91,17 +91,8 @@ impl LinkNotices {
 
     /// Waits for the next notice; whether there was one in time.
     pub(crate) fn wait(&self, timeout: Duration) -> Result<bool, NetlinkError> {
-        let failed = |errno| NetlinkError::Transport {
-            direction: "receive",
-            what: "wait for a change of a link".to_owned(),
-            errno,
-        };
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut waiting = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut waiting, timeout) {
-            Ok(0) => return Ok(false),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(failed(errno)),
+        if !await_notice(self.descriptor.as_fd(), timeout)? {
+            return Ok(false);
         }
         // What is in it does not matter: the caller looks at the link itself.
         let mut buffer = vec![0; RECEIVE_BYTES];
@@ -113,34 +104,78 @@ impl LinkNotices {
             ) {
                 Ok(_) | Err(Errno::EINTR | Errno::ENOBUFS) => {}
                 Err(Errno::EAGAIN) => return Ok(true),
-                Err(errno) => return Err(failed(errno)),
+                Err(errno) => {
+                    return Err(NetlinkError::Transport {
+                        direction: "receive",
+                        what: "wait for a change of a link".to_owned(),
+                        errno,
+                    });
+                }
             }
         }
     }
 }
 
-/// Asks for error texts (`NETLINK_EXT_ACK`) and for errors that do not repeat the request (`NETLINK_CAP_ACK`).
+/// Asks for error texts (`NETLINK_EXT_ACK`) and for errors that do not repeat the request
+/// (`NETLINK_CAP_ACK`).
 pub(crate) fn prepare(descriptor: BorrowedFd<'_>) -> Result<(), NetlinkError> {
-    const EXTENDED_ACK: libc::c_int = 11;
-    const CAPPED_ACK: libc::c_int = 10;
-    for (what, option) in [
-        ("NETLINK_EXT_ACK", EXTENDED_ACK),
-        ("NETLINK_CAP_ACK", CAPPED_ACK),
-    ] {
-        let on: libc::c_int = 1;
-        // SAFETY: the option value is a live c_int and its exact size is given; the kernel only reads it during the call.
-        let result = unsafe {
-            libc::setsockopt(
-                descriptor.as_raw_fd(),
-                libc::SOL_NETLINK,
-                option,
-                (&raw const on).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        Errno::result(result).map_err(|errno| NetlinkError::Open { what, errno })?;
+    set_option(descriptor, 11, 1, "NETLINK_EXT_ACK")?;
+    set_option(descriptor, 10, 1, "NETLINK_CAP_ACK")
+}
+
+/// `RTNLGRP_IPV6_ROUTE`.
+const IPV6_ROUTES: libc::c_int = 11;
+
+/// Notices changes of IPv6 routes on this socket; [`exchange`] reads past them.
+pub(crate) fn join_ipv6_routes(descriptor: BorrowedFd<'_>) -> Result<(), NetlinkError> {
+    let option = libc::NETLINK_ADD_MEMBERSHIP;
+    set_option(descriptor, option, IPV6_ROUTES, "NETLINK_ADD_MEMBERSHIP")
+}
+
+/// Ends what [`join_ipv6_routes`] began.
+pub(crate) fn leave_ipv6_routes(descriptor: BorrowedFd<'_>) -> Result<(), NetlinkError> {
+    let option = libc::NETLINK_DROP_MEMBERSHIP;
+    set_option(descriptor, option, IPV6_ROUTES, "NETLINK_DROP_MEMBERSHIP")
+}
+
+/// Waits until there is something to read; whether there was in time.
+pub(crate) fn await_notice(
+    descriptor: BorrowedFd<'_>,
+    timeout: Duration,
+) -> Result<bool, NetlinkError> {
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    let mut waiting = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    match poll(&mut waiting, timeout) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(true),
+        Err(errno) => Err(NetlinkError::Transport {
+            direction: "receive",
+            what: "wait for a notice".to_owned(),
+            errno,
+        }),
     }
-    Ok(())
+}
+
+fn set_option(
+    descriptor: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: libc::c_int,
+    what: &'static str,
+) -> Result<(), NetlinkError> {
+    // SAFETY: the option value is a live c_int and its exact size is given; the kernel only reads
+    // it during the call.
+    let result = unsafe {
+        libc::setsockopt(
+            descriptor.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)
+        .map(drop)
+        .map_err(|errno| NetlinkError::Open { what, errno })
 }
 
 /// Sends all messages at once and returns the objects which the kernel answered with.

@@ -1,5 +1,6 @@
 //! Attaching a pod: reserve, record, then tell the kernel; on failure the same backwards.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -248,7 +249,14 @@ impl Network {
                 messages.push(route::default_by(subnet.gateway().address, eth0));
             }
         }
-        exchange(inside, &messages).map(drop)
+        netlink::join_ipv6_routes(inside)?;
+        exchange(inside, &messages)?;
+        for net in &attachment.addresses {
+            if let IpAddr::V6(address) = net.address {
+                await_ipv6(inside, address)?;
+            }
+        }
+        netlink::leave_ipv6_routes(inside)
     }
 }
 
@@ -257,4 +265,25 @@ fn link_name(pod: &str) -> LinkName {
     let name = format!("{LINK_PREFIX}{}", &pod[..LINK_DIGITS]);
     #[allow(clippy::expect_used)] // fifteen lower-case letters and digits are a link name
     name.parse().expect("a pod id makes a link name")
+}
+
+/// Waits until the pod hears what is sent to its IPv6 address. The kernel makes that so (it inserts the local route) in a
+/// work queue, after the request is answered; the first neighbour advertisement would be lost, and asked for again after
+/// a second.
+fn await_ipv6(inside: BorrowedFd<'_>, address: Ipv6Addr) -> Result<(), NetlinkError> {
+    let deadline = Instant::now() + LINK_WATCH_DEADLINE;
+    loop {
+        // The notice of the route's insertion is read by the next exchange, which sees the route.
+        match exchange(inside, &[route::to_ipv6(address)]) {
+            Ok(replies) if replies.iter().any(route::is_local) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.is(Errno::ENETUNREACH) => {}
+            Err(error) => return Err(error),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || !netlink::await_notice(inside, left)? {
+            tracing::warn!(%address, "the pod's IPv6 address is not in use yet");
+            return Ok(());
+        }
+    }
 }

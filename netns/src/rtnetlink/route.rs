@@ -1,10 +1,11 @@
 //! Routes: `struct rtmsg` and `RTA_*` (rtnetlink(7)).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::address::octets;
-use crate::netlink::Message;
+use crate::netlink::{Message, Reply};
 
+const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
@@ -44,6 +45,26 @@ pub(crate) fn default_by(gateway: IpAddr, link: u32) -> Message {
     )
     .attribute(RTA_GATEWAY, &octets(gateway))
     .attribute(RTA_OIF, &link.to_ne_bytes())
+}
+
+/// Asks how the namespace would reach one IPv6 address.
+pub(crate) fn to_ipv6(address: Ipv6Addr) -> Message {
+    let header = [libc::AF_INET6 as u8, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let what = format!("look up the route to {address}");
+    Message::new(libc::RTM_GETROUTE, 0, &header, what).attribute(RTA_DST, &address.octets())
+}
+
+/// Whether the answer is that the address is the namespace's own.
+pub(crate) fn is_local(reply: &Reply) -> bool {
+    let Reply::Object {
+        kind: libc::RTM_NEWROUTE,
+        payload,
+        ..
+    } = reply
+    else {
+        return false;
+    };
+    payload.get(7) == Some(&libc::RTN_LOCAL)
 }
 
 #[cfg(test)]
