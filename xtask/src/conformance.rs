@@ -32,8 +32,8 @@ impl Conformance {
             arguments.extend(["--seed".to_owned(), seed.to_string()]);
         }
         let counts = suite(Profile::Release, &arguments)?;
-        if counts.failed > 0 {
-            bail!("{} specs failed", counts.failed);
+        if counts.failed > 0 || counts.passed == 0 {
+            bail!("conformance: {counts}");
         }
         Ok(())
     }

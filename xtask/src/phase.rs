@@ -58,13 +58,21 @@ impl Phases {
     pub(crate) fn count(&mut self, name: &'static str, phase: impl FnOnce() -> Result<Counts>) {
         println!("\n=== {name}");
         let start = Instant::now();
-        let counts = phase().unwrap_or_else(|error| {
-            eprintln!("xtask: {name}: {error:#}");
-            Counts {
-                failed: 1,
-                ..Counts::default()
+        let failed = Counts {
+            failed: 1,
+            ..Counts::default()
+        };
+        let counts = match phase() {
+            Ok(counts) if counts == Counts::default() => {
+                eprintln!("xtask: {name}: nothing was tested");
+                failed
             }
-        });
+            Ok(counts) => counts,
+            Err(error) => {
+                eprintln!("xtask: {name}: {error:#}");
+                failed
+            }
+        };
         self.done.push((name, start.elapsed(), counts));
     }
 
@@ -118,7 +126,11 @@ mod tests {
             phases.count("b", || Ok(counts));
             phases
         };
-        assert!(counted(Counts::default()).finish(true).is_ok());
+        let passed = Counts {
+            passed: 1,
+            ..Counts::default()
+        };
+        assert!(counted(passed).finish(true).is_ok());
         assert!(
             counted(Counts {
                 failed: 1,
@@ -150,6 +162,11 @@ mod tests {
         let mut phases = Phases::default();
         phases.count("a", || bail!("no such program"));
         phases.check("b", || Ok(()));
+        phases.count("c", || Ok(Counts::default()));
+        assert_eq!(
+            phases.done[2].2, phases.done[0].2,
+            "one that tested nothing"
+        );
         assert_eq!(
             phases.done[0].2,
             Counts {
