@@ -19,19 +19,37 @@ fn main() {
     let target_dir = out.join("pause");
     let status = Command::new(env("CARGO"))
         .current_dir(&pause)
-        .args(["build", "--quiet", "--bin", "pause", "--profile", "pause", "--target", &target, "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--bin",
+            "pause",
+            "--profile",
+            "pause",
+            "--target",
+            &target,
+            "--target-dir",
+        ])
         .arg(&target_dir)
         // What the outer build was asked for (coverage, clippy's wrapper) is not for this one.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env("RUSTFLAGS", "-C relocation-model=static -C target-feature=+crt-static")
+        .env(
+            "RUSTFLAGS",
+            "-C relocation-model=static -C target-feature=+crt-static",
+        )
         .status();
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) => panic!("building pause for {target} failed ({status}); is the target there? rustup target add {target}"),
+        Ok(status) => panic!(
+            "building pause for {target} failed ({status}); is the target there? rustup target add {target}"
+        ),
         Err(error) => panic!("cannot run cargo to build pause: {error}"),
     }
-    println!("cargo::rustc-env=PAUSE_BINARY={}", target_dir.join(target).join("pause/pause").display());
+    println!(
+        "cargo::rustc-env=PAUSE_BINARY={}",
+        target_dir.join(target).join("pause/pause").display()
+    );
 }
 
 fn env(name: &str) -> String {

@@ -65,7 +65,10 @@ impl Default for Config {
             state_dir: "/var/lib/podwright".into(),
             run_dir: "/run/podwright".into(),
             socket: "/run/podwright/cri.sock".into(),
-            #[expect(clippy::expect_used, reason = "a literal that a unit test of CgroupPath covers")]
+            #[expect(
+                clippy::expect_used,
+                reason = "a literal that a unit test of CgroupPath covers"
+            )]
             cgroup_root: CgroupPath::new("/podwright").expect("valid"),
             network: Network {
                 bridge: "podwright0".into(),
@@ -78,7 +81,10 @@ impl Default for Config {
                 masquerade: Masquerade::On,
             },
             registry: Registry {
-                config_dirs: vec!["/etc/podwright/certs.d".into(), "/etc/containerd/certs.d".into()],
+                config_dirs: vec![
+                    "/etc/podwright/certs.d".into(),
+                    "/etc/containerd/certs.d".into(),
+                ],
                 docker_config: None,
                 max_concurrent_downloads: 4,
             },

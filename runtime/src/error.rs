@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 /// What a failure means to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The request can never succeed as it is.
     InvalidArgument,
     /// What it names does not exist.
@@ -30,9 +30,9 @@ pub enum Kind {
 
 /// Why a call failed.
 #[derive(Debug)]
-pub struct CallError {
+pub(crate) struct CallError {
     /// For the gRPC code.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     what: String,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -40,7 +40,11 @@ pub struct CallError {
 impl CallError {
     /// A failure without a deeper cause.
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), source: None }
+        Self {
+            kind,
+            what: what.into(),
+            source: None,
+        }
     }
 
     /// The request is wrong.
@@ -54,8 +58,16 @@ impl CallError {
     }
 
     /// A failure with its cause.
-    pub(crate) fn caused(kind: Kind, what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, what: what.into(), source: Some(source.into()) }
+    pub(crate) fn caused(
+        kind: Kind,
+        what: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            source: Some(source.into()),
+        }
     }
 }
 

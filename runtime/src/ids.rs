@@ -8,9 +8,9 @@ use podwright_pause::wire::Bytes;
 /// Why a string is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{shown}' is not an id: 64 lower-case hex characters are")]
-pub struct InvalidId {
+pub(crate) struct InvalidId {
     /// The string, cut where it is long.
-    pub shown: String,
+    pub(crate) shown: String,
 }
 
 fn parse(text: &str) -> Result<Box<str>, InvalidId> {
@@ -18,7 +18,9 @@ fn parse(text: &str) -> Result<Box<str>, InvalidId> {
     if text.len() == 64 && text.bytes().all(hex) {
         Ok(text.into())
     } else {
-        Err(InvalidId { shown: text.chars().take(80).collect() })
+        Err(InvalidId {
+            shown: text.chars().take(80).collect(),
+        })
     }
 }
 
@@ -31,30 +33,32 @@ fn random() -> std::io::Result<Box<str>> {
 /// Lower-case hex digits of `bytes`.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            // Writing to a String does not fail.
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
 }
 
 macro_rules! id {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Box<str>);
+        pub(crate) struct $name(Box<str>);
 
         impl $name {
             /// A new one; fails only when /dev/urandom does.
-            pub fn random() -> std::io::Result<Self> {
+            pub(crate) fn random() -> std::io::Result<Self> {
                 random().map(Self)
             }
             /// Checks the form.
-            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+            pub(crate) fn parse(text: &str) -> Result<Self, InvalidId> {
                 parse(text).map(Self)
             }
             /// The 64 characters.
-            pub fn as_str(&self) -> &str {
+            pub(crate) fn as_str(&self) -> &str {
                 &self.0
             }
             /// As it travels to pause.
@@ -93,8 +97,18 @@ mod tests {
     #[test]
     fn only_64_lower_case_hex_characters_are_an_id() {
         let good = "0123456789abcdef".repeat(4);
-        assert_eq!(SandboxId::parse(&good).map(|id| id.to_string()), Ok(good.clone()));
-        for bad in ["", "abc", &good[1..], &good.to_uppercase(), &format!("{good}0"), &format!("../{}", &good[3..])] {
+        assert_eq!(
+            SandboxId::parse(&good).map(|id| id.to_string()),
+            Ok(good.clone())
+        );
+        for bad in [
+            "",
+            "abc",
+            &good[1..],
+            &good.to_uppercase(),
+            &format!("{good}0"),
+            &format!("../{}", &good[3..]),
+        ] {
             assert!(ContainerId::parse(bad).is_err(), "{bad}");
         }
         let long = "x".repeat(64 * 1024);

@@ -16,37 +16,64 @@ pub(crate) struct Index<I, T> {
 impl<I: Ord + Clone + Borrow<str>, T> Index<I, T> {
     /// An empty one of what `kind` names in errors.
     pub(crate) fn new(kind: &'static str) -> Self {
-        Self { kind, map: RwLock::new(BTreeMap::new()) }
+        Self {
+            kind,
+            map: RwLock::new(BTreeMap::new()),
+        }
     }
 
     pub(crate) fn insert(&self, id: I, object: Arc<T>) {
-        self.map.write().unwrap_or_else(PoisonError::into_inner).insert(id, object);
+        self.map
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, object);
     }
 
     pub(crate) fn remove(&self, id: &I) {
-        self.map.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.map
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id.borrow());
     }
 
     /// All of them, in the order of their ids.
     pub(crate) fn all(&self) -> Vec<Arc<T>> {
-        self.map.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.map
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// The one with this id.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<T>> {
-        self.map.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.map
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 
     /// The one whose id is or begins with `text`; none when there is no such.
     pub(crate) fn find(&self, text: &str) -> Result<Option<Arc<T>>, CallError> {
         if text.is_empty() {
-            return Err(CallError::invalid(format!("the request names no {}: its id is empty", self.kind)));
+            return Err(CallError::invalid(format!(
+                "the request names no {}: its id is empty",
+                self.kind
+            )));
         }
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        let mut matches = map.range::<str, _>((Bound::Included(text), Bound::Unbounded)).take_while(|(id, _)| (*id).borrow().starts_with(text));
+        let mut matches = map
+            .range::<str, _>((Bound::Included(text), Bound::Unbounded))
+            .take_while(|(id, _)| (*id).borrow().starts_with(text));
         match (matches.next(), matches.next()) {
             (Some(_), Some(_)) => {
-                let what = format!("more than one {} has an id that begins with '{}': give more of it", self.kind, shown(text));
+                let what = format!(
+                    "more than one {} has an id that begins with '{}': give more of it",
+                    self.kind,
+                    shown(text)
+                );
                 Err(CallError::new(Kind::InvalidArgument, what))
             }
             (first, _) => Ok(first.map(|(_, object)| Arc::clone(object))),
@@ -55,7 +82,12 @@ impl<I: Ord + Clone + Borrow<str>, T> Index<I, T> {
 
     /// As [`Self::find`]; none is an error.
     pub(crate) fn require(&self, text: &str) -> Result<Arc<T>, CallError> {
-        self.find(text)?.ok_or_else(|| CallError::new(Kind::NotFound, format!("there is no {} '{}'", self.kind, shown(text))))
+        self.find(text)?.ok_or_else(|| {
+            CallError::new(
+                Kind::NotFound,
+                format!("there is no {} '{}'", self.kind, shown(text)),
+            )
+        })
     }
 }
 
@@ -83,7 +115,10 @@ mod tests {
         for first in ['a', 'b'] {
             index.insert(id(first), Arc::new(first));
         }
-        index.insert(ContainerId::parse(&format!("b1{}", "0".repeat(62))).unwrap(), Arc::new('c'));
+        index.insert(
+            ContainerId::parse(&format!("b1{}", "0".repeat(62))).unwrap(),
+            Arc::new('c'),
+        );
         assert_eq!(index.find(id('a').as_str()).unwrap().as_deref(), Some(&'a'));
         assert_eq!(index.find("a").unwrap().as_deref(), Some(&'a'));
         assert_eq!(index.find("b1").unwrap().as_deref(), Some(&'c'));

@@ -31,7 +31,7 @@ use std::time::Duration;
 use podwright_cri_api::v1::image_service_server::ImageServiceServer;
 use podwright_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use podwright_image::{ImageStore, ImageStoreConfig, StoreError};
-use podwright_netns::{LinkName, Network, NetworkConfig, NetworkError, PortMapping, Subnet, TableName};
+use podwright_netns::{LinkName, Network, NetworkConfig, NetworkError, Subnet, TableName};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -41,6 +41,7 @@ use crate::error::Kind;
 use crate::index::Index;
 use crate::names::Names;
 use crate::node::Node;
+pub use crate::pause::ProgramError;
 use crate::pause::{Event, Program};
 use crate::reclaim::Reclaim;
 
@@ -104,14 +105,24 @@ pub struct Runtime {
 impl Runtime {
     /// Takes over what is there: makes what is missing, finds the pods that live, and reclaims what belongs to nobody.
     pub async fn open(config: Config) -> Result<Self, RuntimeError> {
-        for (path, directories) in [(&config.state_dir, &["", "pods", "containers", "network"][..]), (&config.run_dir, &["", "root"][..])] {
+        for (path, directories) in [
+            (
+                &config.state_dir,
+                &["", "pods", "containers", "network"][..],
+            ),
+            (&config.run_dir, &["", "root"][..]),
+        ] {
             for directory in directories {
                 private_directory(&path.join(directory))?;
             }
         }
         let program = Program::lay_out(&config.run_dir)?;
         let trash = config.state_dir.join("trash");
-        let reclaim = Reclaim::start(trash.clone()).map_err(|source| RuntimeError::File { action: "make the directory", path: trash, source })?;
+        let reclaim = Reclaim::start(trash.clone()).map_err(|source| RuntimeError::File {
+            action: "make the directory",
+            path: trash,
+            source,
+        })?;
         let (events, happened) = mpsc::unbounded_channel();
         let node = Arc::new(Node {
             images: ImageStore::open(image_config(&config)).await?,
@@ -131,18 +142,33 @@ impl Runtime {
             config,
         });
         let state_dir = node.config.state_dir.clone();
-        recover::recover(&node).await.map_err(|source| RuntimeError::File { action: "read the records in", path: state_dir, source })?;
+        recover::recover(&node)
+            .await
+            .map_err(|source| RuntimeError::File {
+                action: "read the records in",
+                path: state_dir,
+                source,
+            })?;
         tokio::spawn(follow(Arc::downgrade(&node), happened));
         Ok(Self { node })
     }
 
     /// Serves CRI until `shutdown` comes. Pods go on running.
-    pub async fn serve(&self, listener: UnixListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), RuntimeError> {
+    pub async fn serve(
+        &self,
+        listener: UnixListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), RuntimeError> {
         let service = cri::Service::new(Arc::clone(&self.node));
         let (end, mut ended) = tokio::sync::watch::channel(());
         let server = tonic::transport::Server::builder()
-            .add_service(RuntimeServiceServer::new(service.clone()).max_decoding_message_size(LARGEST_REQUEST))
-            .add_service(ImageServiceServer::new(service).max_decoding_message_size(LARGEST_REQUEST))
+            .add_service(
+                RuntimeServiceServer::new(service.clone())
+                    .max_decoding_message_size(LARGEST_REQUEST),
+            )
+            .add_service(
+                ImageServiceServer::new(service).max_decoding_message_size(LARGEST_REQUEST),
+            )
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
                 // An error says that the sender is gone: the same.
                 let _ = ended.changed().await;
@@ -167,9 +193,15 @@ async fn follow(node: std::sync::Weak<Node>, mut happened: mpsc::UnboundedReceiv
     while let Some(event) = happened.recv().await {
         let Some(node) = node.upgrade() else { return };
         match event {
-            Event::Exited { sandbox, container, exit } => match node.containers.get(container.as_str()) {
+            Event::Exited {
+                sandbox,
+                container,
+                exit,
+            } => match node.containers.get(container.as_str()) {
                 Some(container) => container::exited(&node, &container, &exit),
-                None => tracing::debug!(%sandbox, %container, "the exit of a container that is removed"),
+                None => {
+                    tracing::debug!(%sandbox, %container, "the exit of a container that is removed")
+                }
             },
             Event::Closed { sandbox } => {
                 // Killing what is left takes time that other pods' events need not wait for.
@@ -181,7 +213,11 @@ async fn follow(node: std::sync::Weak<Node>, mut happened: mpsc::UnboundedReceiv
 
 fn private_directory(path: &Path) -> Result<(), RuntimeError> {
     use std::os::unix::fs::PermissionsExt;
-    let error = |source| RuntimeError::File { action: "make the directory", path: path.to_owned(), source };
+    let error = |source| RuntimeError::File {
+        action: "make the directory",
+        path: path.to_owned(),
+        source,
+    };
     std::fs::create_dir_all(path).map_err(error)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(error)
 }
@@ -199,9 +235,16 @@ fn image_config(config: &Config) -> ImageStoreConfig {
 fn network_config(config: &Config) -> Result<NetworkConfig, RuntimeError> {
     let network = &config.network;
     let unusable = |error: &dyn std::fmt::Display| RuntimeError::NetworkConfig(error.to_string());
-    let subnets = network.subnets.iter().map(|(address, prefix)| format!("{address}/{prefix}").parse::<Subnet>().map_err(|error| unusable(&error)));
+    let subnets = network.subnets.iter().map(|(address, prefix)| {
+        format!("{address}/{prefix}")
+            .parse::<Subnet>()
+            .map_err(|error| unusable(&error))
+    });
     Ok(NetworkConfig {
-        bridge: network.bridge.parse::<LinkName>().map_err(|error| unusable(&error))?,
+        bridge: network
+            .bridge
+            .parse::<LinkName>()
+            .map_err(|error| unusable(&error))?,
         subnets: subnets.collect::<Result<_, _>>()?,
         mtu: network.mtu,
         masquerade: match network.masquerade {
@@ -209,7 +252,10 @@ fn network_config(config: &Config) -> Result<NetworkConfig, RuntimeError> {
             config::Masquerade::Off => podwright_netns::Masquerade::Off,
         },
         state_dir: config.state_dir.join("network"),
-        table: network.table.parse::<TableName>().map_err(|error| unusable(&error))?,
+        table: network
+            .table
+            .parse::<TableName>()
+            .map_err(|error| unusable(&error))?,
     })
 }
 

@@ -33,7 +33,9 @@ pub(crate) enum Claim<N: Clone + Eq + Hash, I: Clone> {
 
 impl<N: Clone + Eq + Hash, I: Clone> Names<N, I> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { map: Mutex::new(HashMap::new()) })
+        Arc::new(Self {
+            map: Mutex::new(HashMap::new()),
+        })
     }
 
     fn map(&self) -> MutexGuard<'_, HashMap<N, Entry<I>>> {
@@ -51,7 +53,11 @@ impl<N: Clone + Eq + Hash, I: Clone> Names<N, I> {
                     None => {
                         let (done, pending) = watch::channel(());
                         map.insert(name.clone(), Entry::Pending(pending));
-                        return Claim::Free(Reservation { names: Arc::clone(self), name, _done: done });
+                        return Claim::Free(Reservation {
+                            names: Arc::clone(self),
+                            name,
+                            _done: done,
+                        });
                     }
                 }
             };
@@ -101,12 +107,17 @@ mod tests {
     #[tokio::test]
     async fn a_second_call_waits_and_finds_the_first_ones_result() {
         let names: Arc<Names<&str, u32>> = Names::new();
-        let Claim::Free(first) = names.reserve("a").await else { panic!("free") };
+        let Claim::Free(first) = names.reserve("a").await else {
+            panic!("free")
+        };
         let second = tokio::spawn({
             let names = Arc::clone(&names);
             async move { matches!(names.reserve("a").await, Claim::Taken(7)) }
         });
-        assert!(matches!(names.reserve("b").await, Claim::Free(_)), "other names do not wait");
+        assert!(
+            matches!(names.reserve("b").await, Claim::Free(_)),
+            "other names do not wait"
+        );
         first.keep(7);
         assert!(second.await.unwrap());
     }

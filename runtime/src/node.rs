@@ -50,7 +50,10 @@ impl Node {
     /// Makes a container known.
     pub(crate) fn add_container(&self, container: Arc<Container>) {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        members.entry(container.sandbox.id.clone()).or_default().push(container.id.clone());
+        members
+            .entry(container.sandbox.id.clone())
+            .or_default()
+            .push(container.id.clone());
         drop(members);
         self.containers.insert(container.id.clone(), container);
     }
@@ -72,6 +75,8 @@ impl Node {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         let ids = members.get(sandbox).cloned().unwrap_or_default();
         drop(members);
-        ids.iter().filter_map(|id| self.containers.get(id.as_str())).collect()
+        ids.iter()
+            .filter_map(|id| self.containers.get(id.as_str()))
+            .collect()
     }
 }

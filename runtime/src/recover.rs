@@ -16,7 +16,10 @@ use crate::error::chain;
 use crate::ids::{ContainerId, SandboxId};
 use crate::node::Node;
 use crate::pause::{Pause, Program};
-use crate::records::{ContainerRecord, ExitRecord, ReadyRecord, Record, RecordError, ResourcesRecord, SandboxRecord, StartedRecord, StoppedRecord};
+use crate::records::{
+    ContainerRecord, ExitRecord, ReadyRecord, Record, RecordError, ResourcesRecord, SandboxRecord,
+    StartedRecord, StoppedRecord,
+};
 use crate::sandbox::{self, PodName, Sandbox, Settings};
 
 /// Brings the node back to what it was.
@@ -43,9 +46,15 @@ pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
 }
 
 /// The directories of one kind of object, by id. What has no id for a name is none of ours.
-fn objects<I>(node: &Node, kind: &str, parse: impl Fn(&str) -> Result<I, crate::ids::InvalidId>) -> std::io::Result<Vec<(I, PathBuf)>> {
+fn objects<I>(
+    node: &Node,
+    kind: &str,
+    parse: impl Fn(&str) -> Result<I, crate::ids::InvalidId>,
+) -> std::io::Result<Vec<(I, PathBuf)>> {
     let entries = std::fs::read_dir(node.config.state_dir.join(kind))?;
-    let named = entries.filter_map(Result::ok).filter_map(|entry| Some((parse(entry.file_name().to_str()?).ok()?, entry.path())));
+    let named = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| Some((parse(entry.file_name().to_str()?).ok()?, entry.path())));
     Ok(named.collect())
 }
 
@@ -53,8 +62,15 @@ fn text(error: RecordError) -> String {
     chain(&error)
 }
 
-async fn recover_sandbox(node: &Arc<Node>, id: &SandboxId, directory: &PathBuf, entries: &mut HashMap<String, ContainerEntry>) -> Result<(), String> {
-    let record = SandboxRecord::read(directory).map_err(text)?.ok_or("it has no record: the daemon died while making it")?;
+async fn recover_sandbox(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    directory: &PathBuf,
+    entries: &mut HashMap<String, ContainerEntry>,
+) -> Result<(), String> {
+    let record = SandboxRecord::read(directory)
+        .map_err(text)?
+        .ok_or("it has no record: the daemon died while making it")?;
     let config = record.config.clone().ok_or("its record has no config")?;
     if ReadyRecord::read(directory).map_err(text)?.is_none() {
         return Err("the daemon died while making it".into());
@@ -68,28 +84,49 @@ async fn recover_sandbox(node: &Arc<Node>, id: &SandboxId, directory: &PathBuf, 
     };
     let alive = state.is_some();
     let state = state.map_or(sandbox::State::NotReady, sandbox::State::Ready);
-    let sandbox = Arc::new(Sandbox::new(&record, id.clone(), settings, cgroup, directory.clone(), state));
-    node.pod_names.restore(PodName::from(&sandbox.metadata()), id.clone());
+    let sandbox = Arc::new(Sandbox::new(
+        &record,
+        id.clone(),
+        settings,
+        cgroup,
+        directory.clone(),
+        state,
+    ));
+    node.pod_names
+        .restore(PodName::from(&sandbox.metadata()), id.clone());
     node.sandboxes.insert(id.clone(), Arc::clone(&sandbox));
     if !alive && !stopped {
         tracing::warn!(sandbox = %id, "the pod's pause process is gone; the pod is not ready");
         sandbox::release(node, id, &sandbox.settings, &sandbox.cgroup).await;
-        let stopped = StoppedRecord { at: crate::clock::now() }.write(directory);
+        let stopped = StoppedRecord {
+            at: crate::clock::now(),
+        }
+        .write(directory);
         stopped.unwrap_or_else(|error| tracing::error!(sandbox = %id, error = %chain(&error), "cannot record that it has stopped"));
     }
     Ok(())
 }
 
 /// The pause of a pod that lives, and what it knows.
-async fn living(node: &Arc<Node>, id: &SandboxId, entries: &mut HashMap<String, ContainerEntry>) -> Option<Arc<Pause>> {
+async fn living(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    entries: &mut HashMap<String, ContainerEntry>,
+) -> Option<Arc<Pause>> {
     let connected = Pause::connect(&node.program, id, node.events.clone()).await;
-    let (pause, state) = connected.inspect_err(|error| tracing::debug!(sandbox = %id, error = %chain(error), "no pause")).ok()?;
+    let (pause, state) = connected
+        .inspect_err(|error| tracing::debug!(sandbox = %id, error = %chain(error), "no pause"))
+        .ok()?;
     if state != SandboxState::Made {
         return None;
     }
     match pause.list().await {
         Ok(containers) => {
-            entries.extend(containers.into_iter().map(|entry| (String::from_utf8_lossy(&entry.id.0).into_owned(), entry)));
+            entries.extend(
+                containers
+                    .into_iter()
+                    .map(|entry| (String::from_utf8_lossy(&entry.id.0).into_owned(), entry)),
+            );
             Some(pause)
         }
         Err(error) => {
@@ -109,15 +146,30 @@ async fn discard(node: &Arc<Node>, id: &SandboxId) {
     node.program.remove_socket(id);
 }
 
-fn recover_container(node: &Arc<Node>, id: &ContainerId, directory: &PathBuf, entry: Option<ContainerEntry>) -> Result<(), String> {
-    let record = ContainerRecord::read(directory).map_err(text)?.ok_or("it has no record: the daemon died while making it")?;
-    let sandbox = node.sandboxes.get(&record.sandbox).ok_or("its pod sandbox is gone")?;
+fn recover_container(
+    node: &Arc<Node>,
+    id: &ContainerId,
+    directory: &PathBuf,
+    entry: Option<ContainerEntry>,
+) -> Result<(), String> {
+    let record = ContainerRecord::read(directory)
+        .map_err(text)?
+        .ok_or("it has no record: the daemon died while making it")?;
+    let sandbox = node
+        .sandboxes
+        .get(&record.sandbox)
+        .ok_or("its pod sandbox is gone")?;
     let image = container::recorded_image(&record).map_err(|error| error.to_string())?;
     let chains = record.chains.iter().map(|chain| chain.parse::<ChainId>());
-    let chains = chains.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let chains = chains
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
     let started = StartedRecord::read(directory).map_err(text)?;
     let exit = ExitRecord::read(directory).map_err(text)?;
-    let known = entry.as_ref().map(|entry| StartedRecord { pid: entry.pid, at: entry.started_at });
+    let known = entry.as_ref().map(|entry| StartedRecord {
+        pid: entry.pid,
+        at: entry.started_at,
+    });
     if started.is_none()
         && let Some(known) = &known
         && let Err(error) = known.write(directory)
@@ -131,7 +183,10 @@ fn recover_container(node: &Arc<Node>, id: &ContainerId, directory: &PathBuf, en
         (None, Some(started)) => State::Running { started },
         (None, None) => State::Created,
     };
-    let cgroup = sandbox.cgroup.join(id.as_str()).map_err(|error| chain(&error))?;
+    let cgroup = sandbox
+        .cgroup
+        .join(id.as_str())
+        .map_err(|error| chain(&error))?;
     let container = Arc::new(Container::new(Parts {
         id: id.clone(),
         sandbox: Arc::clone(&sandbox),
@@ -140,17 +195,23 @@ fn recover_container(node: &Arc<Node>, id: &ContainerId, directory: &PathBuf, en
         cgroup: node.cgroups.cgroup(&cgroup),
         lease: node.images.lease_chains(&chains),
         state,
-        resources: ResourcesRecord::read(directory).map_err(text)?.and_then(|record| record.resources),
+        resources: ResourcesRecord::read(directory)
+            .map_err(text)?
+            .and_then(|record| record.resources),
         record,
     }));
     node.container_names.restore(container.name(), id.clone());
     node.add_container(Arc::clone(&container));
     match entry {
         _ if ended => {}
-        Some(ContainerEntry { exit: Some(exit), .. }) => container::exited(node, &container, &exit),
+        Some(ContainerEntry {
+            exit: Some(exit), ..
+        }) => container::exited(node, &container, &exit),
         Some(_) => {}
         // pause does not know it: either it was never started, or it went with its pod.
-        None if container.is_running() || sandbox.pause().is_none() => container::lost(node, &container),
+        None if container.is_running() || sandbox.pause().is_none() => {
+            container::lost(node, &container)
+        }
         None => {}
     }
     Ok(())
@@ -159,25 +220,46 @@ fn recover_container(node: &Arc<Node>, id: &ContainerId, directory: &PathBuf, en
 /// Frees what is ours by name and belongs to no sandbox.
 async fn reclaim(node: &Arc<Node>) -> std::io::Result<()> {
     for id in Program::sockets_of(&node.config.run_dir)? {
-        if node.sandboxes.get(id.as_str()).is_none_or(|sandbox| sandbox.pause().is_none()) {
+        if node
+            .sandboxes
+            .get(id.as_str())
+            .is_none_or(|sandbox| sandbox.pause().is_none())
+        {
             discard(node, &id).await;
         }
     }
-    let live: HashSet<String> = node.sandboxes.all().iter().filter(|sandbox| sandbox.pause().is_some()).map(|sandbox| sandbox.id.to_string()).collect();
+    let live: HashSet<String> = node
+        .sandboxes
+        .all()
+        .iter()
+        .filter(|sandbox| sandbox.pause().is_some())
+        .map(|sandbox| sandbox.id.to_string())
+        .collect();
     match node.network.recover(&live) {
         Ok(reclaimed) if reclaimed.is_empty() => {}
-        Ok(reclaimed) => tracing::info!(?reclaimed, "freed addresses and ports of pods that are gone"),
-        Err(error) => tracing::error!(error = %chain(&error), "addresses and ports of pods that are gone are not all freed"),
+        Ok(reclaimed) => tracing::info!(
+            ?reclaimed,
+            "freed addresses and ports of pods that are gone"
+        ),
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "addresses and ports of pods that are gone are not all freed")
+        }
     }
     let groups = node.cgroups.children(&node.config.cgroup_root, crate::CGROUP_PREFIX).unwrap_or_else(|error| {
         tracing::error!(error = %chain(&error), "cannot look for cgroups of pods that are gone");
         Vec::new()
     });
-    for group in groups.into_iter().filter(|group| !live.contains(group.name().trim_start_matches(crate::CGROUP_PREFIX))) {
+    for group in groups
+        .into_iter()
+        .filter(|group| !live.contains(group.name().trim_start_matches(crate::CGROUP_PREFIX)))
+    {
         tracing::info!(cgroup = %group, "reclaiming the cgroup of a pod that is gone");
         let group = node.cgroups.cgroup(&group);
         let killing = group.clone();
-        let killed = tokio::task::spawn_blocking(move || killing.kill_all(std::time::Duration::from_secs(10))).await;
+        let killed = tokio::task::spawn_blocking(move || {
+            killing.kill_all(std::time::Duration::from_secs(10))
+        })
+        .await;
         if let Ok(Err(error)) = killed {
             tracing::error!(cgroup = %group.path(), error = %chain(&error), "cannot kill what is in the cgroup");
         }

@@ -1,5 +1,8 @@
 //! The few system calls that neither std nor nix has, as safe functions.
-#![allow(unsafe_code, reason = "raw system calls; this module is where the runtime crate makes them")]
+#![allow(
+    unsafe_code,
+    reason = "raw system calls; this module is where the runtime crate makes them"
+)]
 
 use std::ffi::CString;
 use std::io;
@@ -8,11 +11,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 fn c_string(bytes: &[u8]) -> io::Result<CString> {
-    CString::new(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path holds a NUL byte"))
+    CString::new(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path holds a NUL byte"))
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
@@ -25,7 +33,15 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
 pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let path = c_string(path.as_os_str().as_bytes())?;
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
-    owned(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) }.into())
+    owned(
+        unsafe {
+            libc::open(
+                path.as_ptr(),
+                libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC,
+            )
+        }
+        .into(),
+    )
 }
 
 /// The file on a detached clone of its mount that is read-only (open_tree(2), mount_setattr(2), Linux 5.12). The clone is in no
@@ -34,8 +50,14 @@ pub(crate) fn open_read_only_view(path: &Path) -> io::Result<OwnedFd> {
     let path = c_string(path.as_os_str().as_bytes())?;
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
-    let view = owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let view =
+        owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
     // SAFETY: the empty path is NUL-terminated, `attributes` is a whole `struct mount_attr` of the length given; both outlive the call.
     check(unsafe {
         libc::syscall(
@@ -58,7 +80,13 @@ pub(crate) fn unlink_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<()>
 }
 
 /// Opens a path below `directory` as openat2(2) does with `resolve` (`RESOLVE_*`).
-pub(crate) fn open_beneath(directory: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
+pub(crate) fn open_beneath(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    flags: i32,
+    mode: u32,
+    resolve: u64,
+) -> io::Result<OwnedFd> {
     let path = c_string(path.as_os_str().as_bytes())?;
     // SAFETY: all-zero is a valid `struct open_how`: plain numbers.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
@@ -66,7 +94,15 @@ pub(crate) fn open_beneath(directory: BorrowedFd<'_>, path: &Path, flags: i32, m
     how.mode = mode.into();
     how.resolve = resolve;
     // SAFETY: `path` is NUL-terminated and `how` is a whole `struct open_how` of the length given; both outlive the call.
-    owned(unsafe { libc::syscall(libc::SYS_openat2, directory.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>()) })
+    owned(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            directory.as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    })
 }
 
 /// A descriptor of a process (pidfd_open(2), Linux 5.3).
@@ -78,7 +114,15 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 /// Sends SIGKILL to the process behind a pidfd; no error when it has ended.
 pub(crate) fn pidfd_kill(process: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)); the descriptor is borrowed for as long.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, std::ptr::null::<libc::siginfo_t>(), 0) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
     match check(result) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         other => other.map(|_| ()),
@@ -96,7 +140,10 @@ pub(crate) fn session_of(pid: i32) -> Option<i32> {
 pub(crate) fn sealed_memfd(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let name = c_string(name.as_bytes())?;
     // SAFETY: `name` is a NUL-terminated string that outlives the call.
-    let fd = owned(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) }.into())?;
+    let fd = owned(
+        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) }
+            .into(),
+    )?;
     let mut file = std::fs::File::from(fd);
     io::Write::write_all(&mut file, bytes)?;
     let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;

@@ -20,13 +20,25 @@ use crate::sandbox::{PidMode, Sandbox};
 use crate::security::users::{GroupsPolicy, MAX_DATABASE, UserDatabase, UserRequest, resolve};
 
 /// Creates a container; a retried call finds the first one's.
-pub(crate) async fn create(node: &Arc<Node>, request: CreateContainerRequest) -> Result<ContainerId, CallError> {
-    let config = request.config.ok_or_else(|| CallError::invalid("the request has no container config"))?;
-    let metadata = config.metadata.clone().ok_or_else(|| CallError::invalid("the container config has no metadata"))?;
+pub(crate) async fn create(
+    node: &Arc<Node>,
+    request: CreateContainerRequest,
+) -> Result<ContainerId, CallError> {
+    let config = request
+        .config
+        .ok_or_else(|| CallError::invalid("the request has no container config"))?;
+    let metadata = config
+        .metadata
+        .clone()
+        .ok_or_else(|| CallError::invalid("the container config has no metadata"))?;
     crate::sandbox::check_name("the container's name", &metadata.name)?;
     let sandbox = node.sandboxes.require(&request.pod_sandbox_id)?;
     sandbox.require_ready("create the container")?;
-    let name = ContainerName { sandbox: sandbox.id.clone(), name: metadata.name, attempt: metadata.attempt };
+    let name = ContainerName {
+        sandbox: sandbox.id.clone(),
+        name: metadata.name,
+        attempt: metadata.attempt,
+    };
     let reservation = match node.container_names.reserve(name).await {
         Claim::Free(reservation) => reservation,
         Claim::Taken(id) => return found(node, id, &config),
@@ -48,22 +60,46 @@ pub(crate) async fn create(node: &Arc<Node>, request: CreateContainerRequest) ->
 
 fn found(node: &Node, id: ContainerId, config: &ContainerConfig) -> Result<ContainerId, CallError> {
     match node.containers.get(id.as_str()) {
-        Some(container) if container.config == *config && container.state() == State::Created => Ok(id),
+        Some(container) if container.config == *config && container.state() == State::Created => {
+            Ok(id)
+        }
         _ => {
-            let what = format!("the name and attempt belong to the container {id} of this pod already: remove it or count the attempt up");
+            let what = format!(
+                "the name and attempt belong to the container {id} of this pod already: remove it or count the attempt up"
+            );
             Err(CallError::new(Kind::AlreadyExists, what))
         }
     }
 }
 
-fn make(node: &Arc<Node>, id: &ContainerId, sandbox: Arc<Sandbox>, config: ContainerConfig) -> Result<Container, CallError> {
-    let reference = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
+fn make(
+    node: &Arc<Node>,
+    id: &ContainerId,
+    sandbox: Arc<Sandbox>,
+    config: ContainerConfig,
+) -> Result<Container, CallError> {
+    let reference = config
+        .image
+        .as_ref()
+        .map(|image| image.image.clone())
+        .unwrap_or_default();
     if reference.is_empty() {
         return Err(CallError::invalid("the container config names no image"));
     }
-    let missing = || CallError::new(Kind::NotFound, format!("the image '{}' is not on this node: pull it first", shown(&reference)));
+    let missing = || {
+        CallError::new(
+            Kind::NotFound,
+            format!(
+                "the image '{}' is not on this node: pull it first",
+                shown(&reference)
+            ),
+        )
+    };
     let image = node.images.resolve(&reference).ok_or_else(missing)?;
-    let lease = node.images.lease(&image).internal(|| format!("cannot use the image '{}'", shown(&reference)))?;
+    let lease = node
+        .images
+        .lease(&image)
+        .internal(|| format!("cannot use the image '{}'", shown(&reference)))?;
     plan::check_mounts(&config)?;
     super::log::check_path(&sandbox, &config)?;
     let record = ContainerRecord {
@@ -71,15 +107,27 @@ fn make(node: &Arc<Node>, id: &ContainerId, sandbox: Arc<Sandbox>, config: Conta
         sandbox: sandbox.id.to_string(),
         created_at: clock::now(),
         image_id: image.id.to_string(),
-        image_ref: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
-        image_config: serde_json::to_string(&image.config).internal(|| "cannot write the image's configuration".into())?,
+        image_ref: image
+            .repo_digests
+            .first()
+            .cloned()
+            .unwrap_or_else(|| image.id.to_string()),
+        image_config: serde_json::to_string(&image.config)
+            .internal(|| "cannot write the image's configuration".into())?,
         layer_directories: image.layers.iter().map(|layer| layer.dir.clone()).collect(),
-        chains: image.layers.iter().map(|layer| layer.chain_id.to_string()).collect(),
+        chains: image
+            .layers
+            .iter()
+            .map(|layer| layer.chain_id.to_string())
+            .collect(),
         user: Some(user(node, &image, &config)?),
         log_path: super::log::path(&sandbox, &config),
         config: Some(config),
     };
-    let cgroup = sandbox.cgroup.join(id.as_str()).internal(|| "cannot name the container's cgroup".into())?;
+    let cgroup = sandbox
+        .cgroup
+        .join(id.as_str())
+        .internal(|| "cannot name the container's cgroup".into())?;
     let directory = super::directory(&node.config.state_dir, id);
     let container = Container::new(Parts {
         id: id.clone(),
@@ -93,21 +141,43 @@ fn make(node: &Arc<Node>, id: &ContainerId, sandbox: Arc<Sandbox>, config: Conta
         record,
     });
     container.compile(node)?;
-    for path in [&directory, &directory.join("upper"), &directory.join("work")] {
-        std::fs::create_dir(path).internal(|| format!("cannot make the directory {}", path.display()))?;
+    for path in [
+        &directory,
+        &directory.join("upper"),
+        &directory.join("work"),
+    ] {
+        std::fs::create_dir(path)
+            .internal(|| format!("cannot make the directory {}", path.display()))?;
     }
-    container.record.write(&directory).internal(|| "cannot create the container".into())?;
+    container
+        .record
+        .write(&directory)
+        .internal(|| "cannot create the container".into())?;
     Ok(container)
 }
 
 /// Who the container runs as, by the user database of its image.
 fn user(node: &Node, image: &Image, config: &ContainerConfig) -> Result<UserRecord, CallError> {
-    let context = config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
-    let image_user = image.config.config().as_ref().and_then(|config| config.user().clone()).unwrap_or_default();
+    let context = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.clone())
+        .unwrap_or_default();
+    let image_user = image
+        .config
+        .config()
+        .as_ref()
+        .and_then(|config| config.user().clone())
+        .unwrap_or_default();
     let policy = match SupplementalGroupsPolicy::try_from(context.supplemental_groups_policy) {
         Ok(SupplementalGroupsPolicy::Merge) => GroupsPolicy::Merge,
         Ok(SupplementalGroupsPolicy::Strict) => GroupsPolicy::Strict,
-        Err(_) => return Err(CallError::invalid(format!("{} is no supplemental groups policy", context.supplemental_groups_policy))),
+        Err(_) => {
+            return Err(CallError::invalid(format!(
+                "{} is no supplemental groups policy",
+                context.supplemental_groups_policy
+            )));
+        }
     };
     let request = UserRequest {
         image_user: &image_user,
@@ -117,12 +187,27 @@ fn user(node: &Node, image: &Image, config: &ContainerConfig) -> Result<UserReco
         supplemental_groups: &context.supplemental_groups,
         policy,
     };
-    let view = node.images.view(image).internal(|| "cannot look into the image".into())?;
-    let read = |path: &str| view.read(path, MAX_DATABASE as u64).internal(|| format!("cannot read /{path} of the image"));
+    let view = node
+        .images
+        .view(image)
+        .internal(|| "cannot look into the image".into())?;
+    let read = |path: &str| {
+        view.read(path, MAX_DATABASE as u64)
+            .internal(|| format!("cannot read /{path} of the image"))
+    };
     let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
-    let database = UserDatabase { passwd: passwd.as_deref(), group: group.as_deref() };
-    let user = resolve(&request, &database).invalid(|| "cannot run the container as its user".into())?;
-    Ok(UserRecord { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home.unwrap_or_default() })
+    let database = UserDatabase {
+        passwd: passwd.as_deref(),
+        group: group.as_deref(),
+    };
+    let user =
+        resolve(&request, &database).invalid(|| "cannot run the container as its user".into())?;
+    Ok(UserRecord {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        home: user.home.unwrap_or_default(),
+    })
 }
 
 impl Container {
@@ -136,7 +221,12 @@ impl Container {
     }
 
     fn compile_anew(&self, node: &Node) -> Result<Compiled, CallError> {
-        let context = self.config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
+        let context = self
+            .config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.security_context.clone())
+            .unwrap_or_default();
         let capabilities = plan::capability_sets(&context, node.capabilities)?;
         let score = self.asked_resources().oom_score_adj;
         let spec = plan::container_spec(&SpecInputs {
@@ -147,9 +237,16 @@ impl Container {
             cgroup: self.cgroup.path(),
             available: node.capabilities,
             device_filter: node.cgroups.device_filter(),
-            oom_score_adj: node.oom_scores.clamp(score).invalid(|| "cannot set oom_score_adj".into())?,
+            oom_score_adj: node
+                .oom_scores
+                .clamp(score)
+                .invalid(|| "cannot set oom_score_adj".into())?,
         })?;
-        let program = seccomp(node, &plan::seccomp_choice(&context)?, capabilities.bounding)?;
+        let program = seccomp(
+            node,
+            &plan::seccomp_choice(&context)?,
+            capabilities.bounding,
+        )?;
         let plan = plan::launch_plan(&LaunchInputs {
             spec: &spec,
             capabilities: &capabilities,
@@ -177,14 +274,23 @@ impl Container {
         match plan::container_pid_mode(&self.config)? {
             PidMode::Container => Ok(None),
             PidMode::Host => Ok(Some(PidNamespace::Host)),
-            PidMode::Pod if self.sandbox.settings.pid == PidMode::Pod => Ok(Some(PidNamespace::Pod)),
-            PidMode::Pod => Err(CallError::invalid("the container asks for the pod's PID namespace, but the pod sandbox was run without one")),
+            PidMode::Pod if self.sandbox.settings.pid == PidMode::Pod => {
+                Ok(Some(PidNamespace::Pod))
+            }
+            PidMode::Pod => Err(CallError::invalid(
+                "the container asks for the pod's PID namespace, but the pod sandbox was run without one",
+            )),
             PidMode::Target(target) => {
                 let target = node.containers.require(&target)?;
                 if target.sandbox.id != self.sandbox.id {
-                    return Err(CallError::invalid(format!("the target container {} is of another pod", target.id)));
+                    return Err(CallError::invalid(format!(
+                        "the target container {} is of another pod",
+                        target.id
+                    )));
                 }
-                Ok(Some(PidNamespace::Container { id: target.id.wire() }))
+                Ok(Some(PidNamespace::Container {
+                    id: target.id.wire(),
+                }))
             }
         }
     }
@@ -198,15 +304,25 @@ fn seccomp(
     let failed = || "cannot compile the container's seccomp profile".into();
     match choice {
         plan::SeccompChoice::Unconfined => Ok(None),
-        plan::SeccompChoice::RuntimeDefault => node.seccomp.runtime_default(bounding).map(Some).internal(failed),
+        plan::SeccompChoice::RuntimeDefault => node
+            .seccomp
+            .runtime_default(bounding)
+            .map(Some)
+            .internal(failed),
         plan::SeccompChoice::Localhost(path) => {
-            let json = std::fs::read(path).invalid(|| format!("cannot read the seccomp profile '{}'", shown(path)))?;
-            node.seccomp.localhost(&json, bounding).map(Some).invalid(failed)
+            let json = std::fs::read(path)
+                .invalid(|| format!("cannot read the seccomp profile '{}'", shown(path)))?;
+            node.seccomp
+                .localhost(&json, bounding)
+                .map(Some)
+                .invalid(failed)
         }
     }
 }
 
 /// The configuration that a record carries.
-pub(crate) fn recorded_image(record: &ContainerRecord) -> Result<ImageConfiguration, serde_json::Error> {
+pub(crate) fn recorded_image(
+    record: &ContainerRecord,
+) -> Result<ImageConfiguration, serde_json::Error> {
     serde_json::from_str(&record.image_config)
 }

@@ -23,17 +23,26 @@ use crate::sys;
 const LONGEST_OUTPUT: usize = 16 * 1024 * 1024;
 
 /// Runs a command. A timeout of 0 seconds is none.
-pub(crate) async fn exec_sync(node: &Arc<Node>, request: ExecSyncRequest) -> Result<ExecSyncResponse, CallError> {
+pub(crate) async fn exec_sync(
+    node: &Arc<Node>,
+    request: ExecSyncRequest,
+) -> Result<ExecSyncResponse, CallError> {
     let container = node.containers.require(&request.container_id)?;
     if request.cmd.first().is_none_or(String::is_empty) {
-        return Err(CallError::invalid("the request names no command to execute"));
+        return Err(CallError::invalid(
+            "the request names no command to execute",
+        ));
     }
     if !container.is_running() {
-        return Err(CallError::state(format!("cannot execute a command in the container {}: it is not running", container.id)));
+        return Err(CallError::state(format!(
+            "cannot execute a command in the container {}: it is not running",
+            container.id
+        )));
     }
     let pause = container.sandbox.require_ready("execute a command")?;
     let failed = || format!("cannot execute a command in the container {}", container.id);
-    let (exec, mut stdout, mut stderr) = begin(node, &container, &pause, &request.cmd, &failed).await?;
+    let (exec, mut stdout, mut stderr) =
+        begin(node, &container, &pause, &request.cmd, &failed).await?;
     let (number, pid) = (exec.number, exec.pid);
     let finished = collect(exec.end, &mut stdout, &mut stderr);
     let exit_code = match u64::try_from(request.timeout) {
@@ -42,13 +51,20 @@ pub(crate) async fn exec_sync(node: &Arc<Node>, request: ExecSyncRequest) -> Res
             Ok(finished) => finished,
             Err(_) => {
                 kill(&container, &pause, number, pid).await;
-                let what = format!("the command did not end within {seconds} s in the container {}: it is killed", container.id);
+                let what = format!(
+                    "the command did not end within {seconds} s in the container {}: it is killed",
+                    container.id
+                );
                 return Err(CallError::new(Kind::DeadlineExceeded, what));
             }
         },
     };
     let exit_code = exit_code.internal(failed)?;
-    Ok(ExecSyncResponse { stdout: stdout.kept, stderr: stderr.kept, exit_code })
+    Ok(ExecSyncResponse {
+        stdout: stdout.kept,
+        stderr: stderr.kept,
+        exit_code,
+    })
 }
 
 async fn begin(
@@ -62,10 +78,23 @@ async fn begin(
     let null: OwnedFd = std::fs::File::open("/dev/null").internal(failed)?.into();
     let (stdout, stdout_end) = Output::pipe().internal(failed)?;
     let (stderr, stderr_end) = Output::pipe().internal(failed)?;
-    let exec = pause.exec(&container.id, &plan, [null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()]).await;
+    let exec = pause
+        .exec(
+            &container.id,
+            &plan,
+            [null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
+        )
+        .await;
     let exec = exec.map_err(|error| {
         let kind = match error.errno() {
-            Some(libc::ENOENT | libc::EACCES | libc::ENOTDIR | libc::ENOEXEC | libc::ELOOP | libc::E2BIG) => Kind::InvalidArgument,
+            Some(
+                libc::ENOENT
+                | libc::EACCES
+                | libc::ENOTDIR
+                | libc::ENOEXEC
+                | libc::ELOOP
+                | libc::E2BIG,
+            ) => Kind::InvalidArgument,
             Some(libc::ESRCH) => Kind::FailedPrecondition,
             _ => Kind::Internal,
         };
@@ -86,7 +115,14 @@ impl Output {
     fn pipe() -> io::Result<(Self, OwnedFd)> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok((Self { pipe: pipe::Receiver::from_owned_fd(read)?, kept: Vec::new(), open: true }, write))
+        Ok((
+            Self {
+                pipe: pipe::Receiver::from_owned_fd(read)?,
+                kept: Vec::new(),
+                open: true,
+            },
+            write,
+        ))
     }
 
     /// Reads on until the stream ends. What is beyond the bound is read and dropped, so that the command does not hang.
@@ -121,7 +157,11 @@ impl Output {
 }
 
 /// Reads both streams until the command has ended; its exit code.
-async fn collect(end: oneshot::Receiver<podwright_pause::protocol::Exit>, stdout: &mut Output, stderr: &mut Output) -> io::Result<i32> {
+async fn collect(
+    end: oneshot::Receiver<podwright_pause::protocol::Exit>,
+    stdout: &mut Output,
+    stderr: &mut Output,
+) -> io::Result<i32> {
     let exit = {
         let reading = async { tokio::try_join!(stdout.read(), stderr.read()) };
         tokio::pin!(reading, end);
@@ -143,20 +183,27 @@ async fn collect(end: oneshot::Receiver<podwright_pause::protocol::Exit>, stdout
 async fn kill(container: &Container, pause: &Pause, number: u64, pid: u32) {
     let session = i32::try_from(pid).unwrap_or(-1);
     let members = container.cgroup.pids().unwrap_or_default();
-    let members = members.into_iter().map(nix::unistd::Pid::as_raw).filter(|pid| sys::session_of(*pid) == Some(session));
+    let members = members
+        .into_iter()
+        .map(nix::unistd::Pid::as_raw)
+        .filter(|pid| sys::session_of(*pid) == Some(session));
     for member in members.filter_map(|pid| u32::try_from(pid).ok()) {
         // By pidfd, and asked again: a number may have been given to another process meanwhile.
-        let killed = sys::pidfd_open(member).and_then(|fd| match sys::session_of(member.cast_signed()) {
-            Some(now) if now == session => sys::pidfd_kill(fd.as_fd()),
-            _ => Ok(()),
-        });
+        let killed =
+            sys::pidfd_open(member).and_then(|fd| match sys::session_of(member.cast_signed()) {
+                Some(now) if now == session => sys::pidfd_kill(fd.as_fd()),
+                _ => Ok(()),
+            });
         if let Err(error) = killed
             && error.raw_os_error() != Some(libc::ESRCH)
         {
             tracing::warn!(container = %container.id, pid = member, %error, "cannot kill a process of a command that is over its time");
         }
     }
-    if let Err(error) = pause.signal(Target::Exec { exec: number }, libc::SIGKILL).await {
+    if let Err(error) = pause
+        .signal(Target::Exec { exec: number }, libc::SIGKILL)
+        .await
+    {
         tracing::debug!(container = %container.id, error = %chain(&error), "the command had ended");
     }
 }

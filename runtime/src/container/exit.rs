@@ -24,7 +24,13 @@ pub(crate) fn exited(node: &Arc<Node>, container: &Arc<Container>, exit: &Exit) 
         _ if oom_kills > 0 => "OOMKilled",
         _ => "Error",
     };
-    let exit = ExitRecord { exit_code: exit.code, signal: exit.signal, finished_at: exit.at, reason: reason.into(), message: String::new() };
+    let exit = ExitRecord {
+        exit_code: exit.code,
+        signal: exit.signal,
+        finished_at: exit.at,
+        reason: reason.into(),
+        message: String::new(),
+    };
     record(node, container, None, exit);
 }
 
@@ -35,12 +41,23 @@ pub(crate) fn lost(node: &Arc<Node>, container: &Arc<Container>) {
         State::Created => ("StartError", "its pod stopped before it was started"),
         State::Running { .. } => ("Error", "its pod ended with it; how it ended was not seen"),
     };
-    let exit = ExitRecord { exit_code: UNSEEN, signal: libc::SIGKILL, finished_at: clock::now(), reason: reason.into(), message: message.into() };
+    let exit = ExitRecord {
+        exit_code: UNSEEN,
+        signal: libc::SIGKILL,
+        finished_at: clock::now(),
+        reason: reason.into(),
+        message: message.into(),
+    };
     record(node, container, None, exit);
 }
 
 /// Makes the end known, writes it down and reclaims the cgroup. The first end told stays.
-pub(crate) fn record(node: &Arc<Node>, container: &Container, started: Option<&StartedRecord>, exit: ExitRecord) {
+pub(crate) fn record(
+    node: &Arc<Node>,
+    container: &Container,
+    started: Option<&StartedRecord>,
+    exit: ExitRecord,
+) {
     if matches!(container.state(), State::Exited { .. }) {
         return;
     }
@@ -50,8 +67,14 @@ pub(crate) fn record(node: &Arc<Node>, container: &Container, started: Option<&S
     }
     tracing::info!(sandbox = %container.sandbox.id, container = %container.id, exit_code = exit.exit_code, reason = exit.reason, "container ended");
     container.advance(|state| match state {
-        State::Created => Some(State::Exited { started: started.cloned(), exit: exit.clone() }),
-        State::Running { started } => Some(State::Exited { started: Some(started.clone()), exit: exit.clone() }),
+        State::Created => Some(State::Exited {
+            started: started.cloned(),
+            exit: exit.clone(),
+        }),
+        State::Running { started } => Some(State::Exited {
+            started: Some(started.clone()),
+            exit: exit.clone(),
+        }),
         State::Exited { .. } => None,
     });
     node.reclaim.cgroup(container.cgroup.clone());

@@ -18,10 +18,20 @@ pub(super) fn check_path(sandbox: &Sandbox, config: &ContainerConfig) -> Result<
     if config.log_path.is_empty() || sandbox.config.log_directory.is_empty() {
         return Ok(());
     }
-    let escapes = Path::new(&config.log_path).components().any(|part| part == Component::ParentDir);
-    if escapes || config.log_path.contains('\0') || !Path::new(&sandbox.config.log_directory).is_absolute() {
-        let (directory, path) = (shown(&sandbox.config.log_directory), shown(&config.log_path));
-        return Err(CallError::invalid(format!("the log path '{path}' does not stay below the pod's log directory '{directory}'")));
+    let escapes = Path::new(&config.log_path)
+        .components()
+        .any(|part| part == Component::ParentDir);
+    if escapes
+        || config.log_path.contains('\0')
+        || !Path::new(&sandbox.config.log_directory).is_absolute()
+    {
+        let (directory, path) = (
+            shown(&sandbox.config.log_directory),
+            shown(&config.log_path),
+        );
+        return Err(CallError::invalid(format!(
+            "the log path '{path}' does not stay below the pod's log directory '{directory}'"
+        )));
     }
     Ok(())
 }
@@ -32,7 +42,10 @@ pub(super) fn path(sandbox: &Sandbox, config: &ContainerConfig) -> String {
         return String::new();
     }
     let relative = config.log_path.trim_start_matches('/');
-    Path::new(&sandbox.config.log_directory).join(relative).to_string_lossy().into_owned()
+    Path::new(&sandbox.config.log_directory)
+        .join(relative)
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Opens the log for appending, and makes it and its directories when they are missing. No part of the path below the pod's
@@ -43,26 +56,58 @@ pub(super) fn open(container: &Container) -> Result<Option<OwnedFd>, CallError> 
     }
     let root = Path::new(&container.sandbox.config.log_directory);
     let relative = Path::new(container.config.log_path.trim_start_matches('/'));
-    let failed = || format!("cannot open the log '{}'", shown(&container.record.log_path));
+    let failed = || {
+        format!(
+            "cannot open the log '{}'",
+            shown(&container.record.log_path)
+        )
+    };
     std::fs::create_dir_all(root).internal(failed)?;
     let root = sys::open_directory(root).internal(failed)?;
     let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
     let parent = make_directories(&root, relative.parent(), resolve).internal(failed)?;
-    let name = relative.file_name().ok_or_else(|| CallError::invalid(failed()))?;
+    let name = relative
+        .file_name()
+        .ok_or_else(|| CallError::invalid(failed()))?;
     // O_NONBLOCK: a FIFO that somebody put there must not hang the daemon; regular files ignore it.
-    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let flags =
+        libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let directory = parent.as_ref().unwrap_or(&root);
-    sys::open_beneath(directory.as_fd(), Path::new(name), flags, 0o640, resolve).internal(failed).map(Some)
+    sys::open_beneath(directory.as_fd(), Path::new(name), flags, 0o640, resolve)
+        .internal(failed)
+        .map(Some)
 }
 
-fn make_directories(root: &OwnedFd, path: Option<&Path>, resolve: u64) -> std::io::Result<Option<OwnedFd>> {
+fn make_directories(
+    root: &OwnedFd,
+    path: Option<&Path>,
+    resolve: u64,
+) -> std::io::Result<Option<OwnedFd>> {
     let mut current: Option<OwnedFd> = None;
     for part in path.into_iter().flat_map(Path::components) {
-        let Component::Normal(name) = part else { continue };
+        let Component::Normal(name) = part else {
+            continue;
+        };
         let parent = current.as_ref().unwrap_or(root).as_fd();
-        let made = nix::sys::stat::mkdirat(parent, name, nix::sys::stat::Mode::from_bits_truncate(0o755));
-        made.or_else(|errno| if errno == nix::errno::Errno::EEXIST { Ok(()) } else { Err(errno) })?;
-        current = Some(sys::open_beneath(parent, Path::new(name), libc::O_PATH | libc::O_DIRECTORY, 0, resolve)?);
+        let made = nix::sys::stat::mkdirat(
+            parent,
+            name,
+            nix::sys::stat::Mode::from_bits_truncate(0o755),
+        );
+        made.or_else(|errno| {
+            if errno == nix::errno::Errno::EEXIST {
+                Ok(())
+            } else {
+                Err(errno)
+            }
+        })?;
+        current = Some(sys::open_beneath(
+            parent,
+            Path::new(name),
+            libc::O_PATH | libc::O_DIRECTORY,
+            0,
+            resolve,
+        )?);
     }
     Ok(current)
 }
@@ -71,9 +116,17 @@ fn make_directories(root: &OwnedFd, path: Option<&Path>, resolve: u64) -> std::i
 pub(crate) async fn reopen_log(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
     let container = node.containers.require(id)?;
     if !container.is_running() {
-        return Err(CallError::state(format!("cannot reopen the log of the container {}: it is not running", container.id)));
+        return Err(CallError::state(format!(
+            "cannot reopen the log of the container {}: it is not running",
+            container.id
+        )));
     }
     let pause = container.sandbox.require_ready("reopen the log")?;
-    let Some(log) = open(&container)? else { return Ok(()) };
-    pause.reopen_log(&container.id, log.as_fd()).await.internal(|| format!("cannot reopen the log of the container {}", container.id))
+    let Some(log) = open(&container)? else {
+        return Ok(());
+    };
+    pause
+        .reopen_log(&container.id, log.as_fd())
+        .await
+        .internal(|| format!("cannot reopen the log of the container {}", container.id))
 }

@@ -27,7 +27,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::Spec;
-use podwright_cri_api::v1::{ContainerConfig, ContainerMetadata, ContainerState, LinuxContainerResources};
+use podwright_cri_api::v1::{
+    ContainerConfig, ContainerMetadata, ContainerState, LinuxContainerResources,
+};
 use podwright_image::Lease;
 use podwright_pause::plan::LaunchPlan;
 use tokio::sync::watch;
@@ -56,8 +58,13 @@ pub(crate) struct ContainerName {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum State {
     Created,
-    Running { started: StartedRecord },
-    Exited { started: Option<StartedRecord>, exit: ExitRecord },
+    Running {
+        started: StartedRecord,
+    },
+    Exited {
+        started: Option<StartedRecord>,
+        exit: ExitRecord,
+    },
 }
 
 impl State {
@@ -117,7 +124,11 @@ pub(crate) struct Parts {
 impl Container {
     pub(crate) fn new(parts: Parts) -> Self {
         let config = parts.record.config.clone().unwrap_or_default();
-        let asked = config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+        let asked = config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.resources.clone())
+            .unwrap_or_default();
         Self {
             id: parts.id,
             sandbox: parts.sandbox,
@@ -147,7 +158,9 @@ impl Container {
     pub(crate) async fn ended(&self) {
         let mut state = self.state.subscribe();
         // An error is not possible: the sender is this container's.
-        let _ = state.wait_for(|state| matches!(state, State::Exited { .. })).await;
+        let _ = state
+            .wait_for(|state| matches!(state, State::Exited { .. }))
+            .await;
     }
 
     /// Goes to the next state, unless `step` finds that it is not one from here. The one place where states change.
@@ -163,7 +176,11 @@ impl Container {
 
     pub(crate) fn name(&self) -> ContainerName {
         let metadata = self.metadata();
-        ContainerName { sandbox: self.sandbox.id.clone(), name: metadata.name, attempt: metadata.attempt }
+        ContainerName {
+            sandbox: self.sandbox.id.clone(),
+            name: metadata.name,
+            attempt: metadata.attempt,
+        }
     }
 
     pub(crate) fn metadata(&self) -> ContainerMetadata {
@@ -171,7 +188,10 @@ impl Container {
     }
 
     pub(crate) fn asked_resources(&self) -> LinuxContainerResources {
-        self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

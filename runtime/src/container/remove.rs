@@ -8,7 +8,9 @@ use crate::node::Node;
 
 /// Removes a container, a running one too. Removing an unknown one is no error.
 pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
-    let Some(container) = node.containers.find(id)? else { return Ok(()) };
+    let Some(container) = node.containers.find(id)? else {
+        return Ok(());
+    };
     let _operation = container.operation.lock().await;
     stop::stop_container(node, &container, 0).await?;
     if let Some(pause) = container.sandbox.pause()

@@ -22,7 +22,10 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
         State::Created => {}
         State::Running { .. } => return Ok(()),
         State::Exited { .. } => {
-            return Err(CallError::state(format!("cannot start the container {}: it has exited; create a new one", container.id)));
+            return Err(CallError::state(format!(
+                "cannot start the container {}: it has exited; create a new one",
+                container.id
+            )));
         }
     }
     let pause = container.sandbox.require_ready("start the container")?;
@@ -34,8 +37,16 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
             }
             // It may have ended already, and its end have been told: then that stays.
             container.advance(|state| match state {
-                State::Created => Some(State::Running { started: started.clone() }),
-                State::Exited { started: None, exit } => Some(State::Exited { started: Some(started.clone()), exit: exit.clone() }),
+                State::Created => Some(State::Running {
+                    started: started.clone(),
+                }),
+                State::Exited {
+                    started: None,
+                    exit,
+                } => Some(State::Exited {
+                    started: Some(started.clone()),
+                    exit: exit.clone(),
+                }),
                 _ => None,
             });
             Ok(())
@@ -54,25 +65,59 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
     }
 }
 
-async fn launch(node: &Arc<Node>, container: &Container, pause: &Pause) -> Result<StartedRecord, CallError> {
+async fn launch(
+    node: &Arc<Node>,
+    container: &Container,
+    pause: &Pause,
+) -> Result<StartedRecord, CallError> {
     let compiled = container.compile(node)?;
-    let cgroup = node.cgroups.create(container.cgroup.path()).internal(|| format!("cannot make the cgroup of the container {}", container.id))?;
+    let cgroup = node
+        .cgroups
+        .create(container.cgroup.path())
+        .internal(|| format!("cannot make the cgroup of the container {}", container.id))?;
     // The limits as they are asked for now: they may have been updated since the container was created.
-    let compiled_resources = compiled.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let compiled_resources = compiled
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref());
     let devices = compiled_resources.and_then(|resources| resources.devices().clone());
-    cgroup.apply(&oci_resources(&container.asked_resources(), devices)?).map_err(|error| {
-        let kind = if error.is_invalid_input() { Kind::InvalidArgument } else { Kind::Internal };
-        CallError::caused(kind, format!("cannot set the limits of the container {}", container.id), error)
-    })?;
+    cgroup
+        .apply(&oci_resources(&container.asked_resources(), devices)?)
+        .map_err(|error| {
+            let kind = if error.is_invalid_input() {
+                Kind::InvalidArgument
+            } else {
+                Kind::Internal
+            };
+            CallError::caused(
+                kind,
+                format!("cannot set the limits of the container {}", container.id),
+                error,
+            )
+        })?;
     let log = super::log::open(container)?;
-    let launched = pause.launch(&container.id, &compiled.plan, log.as_ref().map(AsFd::as_fd)).await;
+    let launched = pause
+        .launch(&container.id, &compiled.plan, log.as_ref().map(AsFd::as_fd))
+        .await;
     let (pid, at) = launched.map_err(|error| {
         // What the request names is missing or of no use: not this node's failure.
         let kind = match error.errno() {
-            Some(libc::ENOENT | libc::EACCES | libc::ENOTDIR | libc::ENOEXEC | libc::ELOOP | libc::E2BIG) => Kind::InvalidArgument,
+            Some(
+                libc::ENOENT
+                | libc::EACCES
+                | libc::ENOTDIR
+                | libc::ENOEXEC
+                | libc::ELOOP
+                | libc::E2BIG,
+            ) => Kind::InvalidArgument,
             _ => Kind::Internal,
         };
-        CallError::caused(kind, format!("cannot start the container {}", container.id), error)
+        CallError::caused(
+            kind,
+            format!("cannot start the container {}", container.id),
+            error,
+        )
     })?;
     Ok(StartedRecord { pid, at })
 }

@@ -15,19 +15,27 @@ const KILLED: Duration = Duration::from_secs(30);
 
 /// Stops a container: its stop signal, and SIGKILL after `timeout` seconds. One that does not run, or is unknown, is no error.
 pub(crate) async fn stop(node: &Arc<Node>, id: &str, timeout: i64) -> Result<(), CallError> {
-    let Some(container) = node.containers.find(id)? else { return Ok(()) };
+    let Some(container) = node.containers.find(id)? else {
+        return Ok(());
+    };
     // No operation lock: a second call with a shorter timeout must not wait for the first one's.
     stop_container(node, &container, u64::try_from(timeout).unwrap_or(0)).await
 }
 
-pub(super) async fn stop_container(node: &Arc<Node>, container: &Arc<Container>, seconds: u64) -> Result<(), CallError> {
+pub(super) async fn stop_container(
+    node: &Arc<Node>,
+    container: &Arc<Container>,
+    seconds: u64,
+) -> Result<(), CallError> {
     if !container.is_running() {
         return Ok(());
     }
     let Some(pause) = container.sandbox.pause() else {
         return Ok(());
     };
-    let target = || Target::Container { id: container.id.wire() };
+    let target = || Target::Container {
+        id: container.id.wire(),
+    };
     if seconds > 0 {
         let signal = stop_signal(container)?;
         if let Err(error) = pause.signal(target(), signal).await {
@@ -42,16 +50,33 @@ pub(super) async fn stop_container(node: &Arc<Node>, container: &Arc<Container>,
     if let Err(error) = pause.signal(target(), libc::SIGKILL).await {
         tracing::debug!(container = %container.id, error = %chain(&error), "SIGKILL did not arrive");
     }
-    if tokio::time::timeout(KILLED, container.ended()).await.is_ok() {
+    if tokio::time::timeout(KILLED, container.ended())
+        .await
+        .is_ok()
+    {
         return Ok(());
     }
     let cgroup = container.cgroup.clone();
     let killed = tokio::task::spawn_blocking(move || cgroup.kill_all(KILLED)).await;
-    killed.internal(|| "cannot kill the container's processes".into())?.internal(|| format!("cannot kill the processes of the container {}", container.id))?;
-    if tokio::time::timeout(KILLED, container.ended()).await.is_ok() {
+    killed
+        .internal(|| "cannot kill the container's processes".into())?
+        .internal(|| {
+            format!(
+                "cannot kill the processes of the container {}",
+                container.id
+            )
+        })?;
+    if tokio::time::timeout(KILLED, container.ended())
+        .await
+        .is_ok()
+    {
         return Ok(());
     }
-    let what = format!("the container {} is killed but its end was not seen within {} s; try again", container.id, KILLED.as_secs());
+    let what = format!(
+        "the container {} is killed but its end was not seen within {} s; try again",
+        container.id,
+        KILLED.as_secs()
+    );
     let _ = node;
     Err(CallError::new(Kind::DeadlineExceeded, what))
 }
@@ -62,7 +87,12 @@ pub(super) fn stop_signal(container: &Container) -> Result<i32, CallError> {
     if asked != Signal::RuntimeDefault {
         return signal_number(asked.as_str_name().trim_start_matches("SIGNAL_"));
     }
-    match container.image.config().as_ref().and_then(|config| config.stop_signal().clone()) {
+    match container
+        .image
+        .config()
+        .as_ref()
+        .and_then(|config| config.stop_signal().clone())
+    {
         Some(name) if !name.is_empty() => signal_number(&name),
         _ => Ok(libc::SIGTERM),
     }
@@ -72,20 +102,29 @@ pub(super) fn stop_signal(container: &Container) -> Result<i32, CallError> {
 fn signal_number(name: &str) -> Result<i32, CallError> {
     let unknown = || CallError::invalid(format!("'{}' is no signal", crate::index::shown(name)));
     if let Ok(number) = name.parse::<i32>() {
-        return Some(number).filter(|number| (1..=libc::SIGRTMAX()).contains(number)).ok_or_else(unknown);
+        return Some(number)
+            .filter(|number| (1..=libc::SIGRTMAX()).contains(number))
+            .ok_or_else(unknown);
     }
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
     // Real-time signals count from the kernel's 34 and 64, as kill(1) shows them, not from libc's own.
     let real_time = |rest: &str, signs: [&str; 2]| match rest {
         "" => Some(0),
-        rest => signs.iter().find_map(|sign| rest.strip_prefix(sign)?.parse::<i32>().ok()).filter(|offset| (0..=30).contains(offset)),
+        rest => signs
+            .iter()
+            .find_map(|sign| rest.strip_prefix(sign)?.parse::<i32>().ok())
+            .filter(|offset| (0..=30).contains(offset)),
     };
     if let Some(rest) = short.strip_prefix("RTMIN") {
-        return real_time(rest, ["+", "PLUS"]).map(|offset| 34 + offset).ok_or_else(unknown);
+        return real_time(rest, ["+", "PLUS"])
+            .map(|offset| 34 + offset)
+            .ok_or_else(unknown);
     }
     if let Some(rest) = short.strip_prefix("RTMAX") {
-        return real_time(rest, ["-", "MINUS"]).map(|offset| 64 - offset).ok_or_else(unknown);
+        return real_time(rest, ["-", "MINUS"])
+            .map(|offset| 64 - offset)
+            .ok_or_else(unknown);
     }
     let plain = match short {
         "CLD" => "CHLD",
@@ -93,7 +132,10 @@ fn signal_number(name: &str) -> Result<i32, CallError> {
         "POLL" => "IO",
         other => other,
     };
-    format!("SIG{plain}").parse::<nix::sys::signal::Signal>().map(|signal| signal as i32).map_err(|_| unknown())
+    format!("SIG{plain}")
+        .parse::<nix::sys::signal::Signal>()
+        .map(|signal| signal as i32)
+        .map_err(|_| unknown())
 }
 
 #[cfg(test)]
@@ -103,8 +145,20 @@ mod tests {
     #[test]
     fn signals_are_known_by_all_their_names() {
         let cases = [
-            ("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN", 34), ("RTMIN+3", 37), ("SIGRTMINPLUS3", 37), ("SIGRTMAX", 64),
-            ("SIGRTMAXMINUS14", 50), ("SIGRTMAX-14", 50), ("SIGCLD", 17), ("SIGIOT", 6), ("SIGPOLL", 29), ("SIGPWR", 30), ("SIGSTKFLT", 16),
+            ("SIGTERM", 15),
+            ("term", 15),
+            ("9", 9),
+            ("SIGRTMIN", 34),
+            ("RTMIN+3", 37),
+            ("SIGRTMINPLUS3", 37),
+            ("SIGRTMAX", 64),
+            ("SIGRTMAXMINUS14", 50),
+            ("SIGRTMAX-14", 50),
+            ("SIGCLD", 17),
+            ("SIGIOT", 6),
+            ("SIGPOLL", 29),
+            ("SIGPWR", 30),
+            ("SIGSTKFLT", 16),
         ];
         for (name, number) in cases {
             assert_eq!(signal_number(name).unwrap(), number, "{name}");
@@ -119,7 +173,10 @@ mod tests {
         let named = (1..=65).map(|value| Signal::try_from(value).unwrap());
         for signal in named {
             let name = signal.as_str_name();
-            assert!(signal_number(name.trim_start_matches("SIGNAL_")).is_ok(), "{name}");
+            assert!(
+                signal_number(name.trim_start_matches("SIGNAL_")).is_ok(),
+                "{name}"
+            );
         }
     }
 }

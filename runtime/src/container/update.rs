@@ -4,33 +4,59 @@ use std::sync::{Arc, PoisonError};
 
 use podwright_cri_api::v1::{LinuxContainerResources, UpdateContainerResourcesRequest};
 
+use super::State;
+use crate::error::Context;
 use crate::error::{CallError, Kind};
 use crate::node::Node;
 use crate::plan::oci_resources;
 use crate::records::{Record, ResourcesRecord};
-use crate::error::Context;
-use super::State;
 
 /// Changes the limits of a created or running container; what the request leaves at zero stays.
-pub(crate) async fn update(node: &Arc<Node>, request: UpdateContainerResourcesRequest) -> Result<(), CallError> {
+pub(crate) async fn update(
+    node: &Arc<Node>,
+    request: UpdateContainerResourcesRequest,
+) -> Result<(), CallError> {
     let container = node.containers.require(&request.container_id)?;
-    let asked = request.linux.ok_or_else(|| CallError::invalid("the request has no Linux resources"))?;
+    let asked = request
+        .linux
+        .ok_or_else(|| CallError::invalid("the request has no Linux resources"))?;
     let _operation = container.operation.lock().await;
     let state = container.state();
     if matches!(state, State::Exited { .. }) {
-        return Err(CallError::state(format!("cannot update the container {}: it has exited", container.id)));
+        return Err(CallError::state(format!(
+            "cannot update the container {}: it has exited",
+            container.id
+        )));
     }
     let resources = oci_resources(&asked, None)?;
     if matches!(state, State::Running { .. }) {
         container.cgroup.apply(&resources).map_err(|error| {
-            let kind = if error.is_invalid_input() { Kind::InvalidArgument } else { Kind::Internal };
-            CallError::caused(kind, format!("cannot update the limits of the container {}", container.id), error)
+            let kind = if error.is_invalid_input() {
+                Kind::InvalidArgument
+            } else {
+                Kind::Internal
+            };
+            CallError::caused(
+                kind,
+                format!("cannot update the limits of the container {}", container.id),
+                error,
+            )
         })?;
     }
     let merged = merge(container.asked_resources(), asked);
-    let record = ResourcesRecord { resources: Some(merged.clone()) };
-    record.write(&container.directory).internal(|| format!("cannot record the new limits of the container {}", container.id))?;
-    *container.resources.lock().unwrap_or_else(PoisonError::into_inner) = merged;
+    let record = ResourcesRecord {
+        resources: Some(merged.clone()),
+    };
+    record.write(&container.directory).internal(|| {
+        format!(
+            "cannot record the new limits of the container {}",
+            container.id
+        )
+    })?;
+    *container
+        .resources
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = merged;
     Ok(())
 }
 
@@ -48,8 +74,15 @@ fn merge(old: LinuxContainerResources, new: LinuxContainerResources) -> LinuxCon
         oom_score_adj: number(new.oom_score_adj, old.oom_score_adj),
         cpuset_cpus: text(new.cpuset_cpus, old.cpuset_cpus),
         cpuset_mems: text(new.cpuset_mems, old.cpuset_mems),
-        hugepage_limits: if new.hugepage_limits.is_empty() { old.hugepage_limits } else { new.hugepage_limits },
+        hugepage_limits: if new.hugepage_limits.is_empty() {
+            old.hugepage_limits
+        } else {
+            new.hugepage_limits
+        },
         unified,
-        memory_swap_limit_in_bytes: number(new.memory_swap_limit_in_bytes, old.memory_swap_limit_in_bytes),
+        memory_swap_limit_in_bytes: number(
+            new.memory_swap_limit_in_bytes,
+            old.memory_swap_limit_in_bytes,
+        ),
     }
 }

@@ -19,30 +19,58 @@ pub(crate) fn list(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<cr
 
 /// As [`list`], as they are.
 pub(super) fn matching(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<Arc<Container>> {
-    let Some(filter) = filter else { return node.containers.all() };
+    let Some(filter) = filter else {
+        return node.containers.all();
+    };
     let mut containers = match filter.id.as_str() {
         "" => node.containers.all(),
         // An unknown or ambiguous id filters everything out.
-        id => node.containers.find(id).ok().flatten().into_iter().collect(),
+        id => node
+            .containers
+            .find(id)
+            .ok()
+            .flatten()
+            .into_iter()
+            .collect(),
     };
     containers.retain(|container| {
-        let state = filter.state.is_none_or(|state| state.state == container.state().cri() as i32);
-        let sandbox = filter.pod_sandbox_id.is_empty() || container.sandbox.id.as_str().starts_with(&filter.pod_sandbox_id);
+        let state = filter
+            .state
+            .is_none_or(|state| state.state == container.state().cri() as i32);
+        let sandbox = filter.pod_sandbox_id.is_empty()
+            || container
+                .sandbox
+                .id
+                .as_str()
+                .starts_with(&filter.pod_sandbox_id);
         state && sandbox && selects(&filter.label_selector, &container.config.labels)
     });
     containers
 }
 
 /// Whether every label of the selector is there with its value.
-pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+pub(crate) fn selects(
+    selector: &BTreeMap<String, String>,
+    labels: &BTreeMap<String, String>,
+) -> bool {
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn image_spec(container: &Container) -> cri::ImageSpec {
     let asked = container.config.image.clone().unwrap_or_default();
     // Images are shown by the name that the user knows.
-    let image = if asked.user_specified_image.is_empty() { asked.image.clone() } else { asked.user_specified_image.clone() };
-    cri::ImageSpec { image, image_ref: container.record.image_id.clone(), ..asked }
+    let image = if asked.user_specified_image.is_empty() {
+        asked.image.clone()
+    } else {
+        asked.user_specified_image.clone()
+    };
+    cri::ImageSpec {
+        image,
+        image_ref: container.record.image_id.clone(),
+        ..asked
+    }
 }
 
 fn item(container: &Container) -> cri::Container {
@@ -61,10 +89,20 @@ fn item(container: &Container) -> cri::Container {
 }
 
 /// A container's status, with more about it when `verbose`.
-pub(crate) fn status(node: &Node, request: &cri::ContainerStatusRequest) -> Result<cri::ContainerStatusResponse, CallError> {
+pub(crate) fn status(
+    node: &Node,
+    request: &cri::ContainerStatusRequest,
+) -> Result<cri::ContainerStatusResponse, CallError> {
     let container = node.containers.require(&request.container_id)?;
-    let info = if request.verbose { info(node, &container)? } else { BTreeMap::new() };
-    Ok(cri::ContainerStatusResponse { status: Some(container_status(&container)), info })
+    let info = if request.verbose {
+        info(node, &container)?
+    } else {
+        BTreeMap::new()
+    };
+    Ok(cri::ContainerStatusResponse {
+        status: Some(container_status(&container)),
+        info,
+    })
 }
 
 /// The status as events and pod statuses carry it as well.
@@ -97,7 +135,10 @@ pub(crate) fn container_status(container: &Container) -> cri::ContainerStatus {
         annotations: container.config.annotations.clone(),
         mounts: container.config.mounts.clone(),
         log_path: container.record.log_path.clone(),
-        resources: Some(cri::ContainerResources { linux: Some(resources(container)), windows: None }),
+        resources: Some(cri::ContainerResources {
+            linux: Some(resources(container)),
+            windows: None,
+        }),
         image_id: container.record.image_id.clone(),
         user: Some(cri::ContainerUser { linux: Some(user) }),
         stop_signal: container.config.stop_signal,
@@ -107,7 +148,10 @@ pub(crate) fn container_status(container: &Container) -> cri::ContainerStatus {
 /// What the cgroup holds while the container runs; what was asked for otherwise.
 fn resources(container: &Container) -> cri::LinuxContainerResources {
     let asked = container.asked_resources();
-    match container.is_running().then(|| container.cgroup.read_resources()) {
+    match container
+        .is_running()
+        .then(|| container.cgroup.read_resources())
+    {
         Some(Ok(held)) => held_resources(&held, &asked),
         _ => asked,
     }
@@ -119,7 +163,8 @@ fn info(node: &Node, container: &Container) -> Result<BTreeMap<String, String>, 
         State::Running { started } => started.pid,
         _ => 0,
     };
-    let spec = serde_json::to_value(&compiled.spec).internal(|| "cannot show the OCI spec".into())?;
+    let spec =
+        serde_json::to_value(&compiled.spec).internal(|| "cannot show the OCI spec".into())?;
     let info = serde_json::json!({
         "sandboxID": container.sandbox.id.as_str(),
         "pid": pid,

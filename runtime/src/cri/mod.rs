@@ -33,10 +33,14 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 const CHUNK: usize = 64;
 
 /// Runs an operation to its end even when the client goes away: half an operation is no state.
-async fn unbroken<T: Send + 'static>(operation: impl Future<Output = Result<T, CallError>> + Send + 'static) -> Answer<T> {
+async fn unbroken<T: Send + 'static>(
+    operation: impl Future<Output = Result<T, CallError>> + Send + 'static,
+) -> Answer<T> {
     match tokio::spawn(operation).await {
         Ok(result) => result.map(Response::new).map_err(Status::from),
-        Err(error) => Err(Status::internal(format!("the operation ended abnormally: {error}"))),
+        Err(error) => Err(Status::internal(format!(
+            "the operation ended abnormally: {error}"
+        ))),
     }
 }
 
@@ -45,7 +49,10 @@ fn answer<T>(result: Result<T, CallError>) -> Answer<T> {
 }
 
 /// A list in messages of [`CHUNK`] entries.
-fn chunks<T: Send + 'static, M: Send + 'static>(mut items: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Response<Streamed<M>> {
+fn chunks<T: Send + 'static, M: Send + 'static>(
+    mut items: Vec<T>,
+    message: impl Fn(Vec<T>) -> M,
+) -> Response<Streamed<M>> {
     let mut messages = Vec::new();
     while !items.is_empty() {
         let rest = items.split_off(items.len().min(CHUNK));
@@ -55,5 +62,7 @@ fn chunks<T: Send + 'static, M: Send + 'static>(mut items: Vec<T>, message: impl
 }
 
 fn unimplemented<T>(call: &str) -> Answer<T> {
-    Err(Status::unimplemented(format!("{call} is not built yet in this version of Podwright")))
+    Err(Status::unimplemented(format!(
+        "{call} is not built yet in this version of Podwright"
+    )))
 }

@@ -19,14 +19,26 @@ pub(super) fn version() -> cri::VersionResponse {
 
 /// The conditions hold whenever the daemon answers: it does not serve before its parts are there.
 pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
-    let condition = |kind: &str| cri::RuntimeCondition { r#type: kind.into(), status: true, ..Default::default() };
+    let condition = |kind: &str| cri::RuntimeCondition {
+        r#type: kind.into(),
+        status: true,
+        ..Default::default()
+    };
     let handler = cri::RuntimeHandler {
         name: String::new(),
-        features: Some(cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+        features: Some(cri::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: false,
+        }),
     };
-    let features = cri::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() };
+    let features = cri::RuntimeFeatures {
+        supplemental_groups_policy: true,
+        ..Default::default()
+    };
     cri::StatusResponse {
-        status: Some(cri::RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] }),
+        status: Some(cri::RuntimeStatus {
+            conditions: vec![condition("RuntimeReady"), condition("NetworkReady")],
+        }),
         info: if verbose { info(node) } else { BTreeMap::new() },
         runtime_handlers: vec![handler],
         features: Some(features),
@@ -35,7 +47,12 @@ pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
 
 fn info(node: &Node) -> BTreeMap<String, String> {
     let config = &node.config;
-    let subnets: Vec<String> = config.network.subnets.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect();
+    let subnets: Vec<String> = config
+        .network
+        .subnets
+        .iter()
+        .map(|(address, prefix)| format!("{address}/{prefix}"))
+        .collect();
     let cgroups = match node.cgroups.version() {
         Version::V1 => "v1",
         Version::Hybrid => "hybrid",
@@ -54,12 +71,17 @@ fn info(node: &Node) -> BTreeMap<String, String> {
     let capabilities = node.capabilities.names();
     BTreeMap::from([
         ("config".to_owned(), config.to_string()),
-        ("capabilities".to_owned(), serde_json::json!(capabilities).to_string()),
+        (
+            "capabilities".to_owned(),
+            serde_json::json!(capabilities).to_string(),
+        ),
         ("pid".to_owned(), std::process::id().to_string()),
     ])
 }
 
 pub(super) fn runtime_config() -> cri::RuntimeConfigResponse {
-    let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() };
+    let linux = cri::LinuxRuntimeConfiguration {
+        cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+    };
     cri::RuntimeConfigResponse { linux: Some(linux) }
 }

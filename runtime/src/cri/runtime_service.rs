@@ -23,96 +23,190 @@ impl RuntimeService for Service {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
-        Ok(Response::new(node_status::status(&self.node, request.into_inner().verbose)))
+        Ok(Response::new(node_status::status(
+            &self.node,
+            request.into_inner().verbose,
+        )))
     }
 
-    async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Answer<RuntimeConfigResponse> {
+    async fn runtime_config(
+        &self,
+        _: Request<RuntimeConfigRequest>,
+    ) -> Answer<RuntimeConfigResponse> {
         Ok(Response::new(node_status::runtime_config()))
     }
 
-    async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<RunPodSandboxRequest>,
+    ) -> Answer<RunPodSandboxResponse> {
         let node = Arc::clone(&self.node);
         unbroken(async move {
             let id = sandbox::run(&node, request.into_inner()).await?;
-            Ok(RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
+            Ok(RunPodSandboxResponse {
+                pod_sandbox_id: id.to_string(),
+            })
         })
         .await
     }
 
-    async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Answer<StopPodSandboxResponse> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<StopPodSandboxRequest>,
+    ) -> Answer<StopPodSandboxResponse> {
         let node = Arc::clone(&self.node);
-        unbroken(async move { sandbox::stop(&node, &request.into_inner().pod_sandbox_id).await.map(|()| StopPodSandboxResponse {}) }).await
+        unbroken(async move {
+            sandbox::stop(&node, &request.into_inner().pod_sandbox_id)
+                .await
+                .map(|()| StopPodSandboxResponse {})
+        })
+        .await
     }
 
-    async fn remove_pod_sandbox(&self, request: Request<RemovePodSandboxRequest>) -> Answer<RemovePodSandboxResponse> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<RemovePodSandboxRequest>,
+    ) -> Answer<RemovePodSandboxResponse> {
         let node = Arc::clone(&self.node);
-        unbroken(async move { sandbox::remove(&node, &request.into_inner().pod_sandbox_id).await.map(|()| RemovePodSandboxResponse {}) }).await
+        unbroken(async move {
+            sandbox::remove(&node, &request.into_inner().pod_sandbox_id)
+                .await
+                .map(|()| RemovePodSandboxResponse {})
+        })
+        .await
     }
 
-    async fn pod_sandbox_status(&self, request: Request<PodSandboxStatusRequest>) -> Answer<PodSandboxStatusResponse> {
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<PodSandboxStatusRequest>,
+    ) -> Answer<PodSandboxStatusResponse> {
         answer(sandbox::status(&self.node, request.get_ref()))
     }
 
-    async fn list_pod_sandbox(&self, request: Request<ListPodSandboxRequest>) -> Answer<ListPodSandboxResponse> {
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<ListPodSandboxRequest>,
+    ) -> Answer<ListPodSandboxResponse> {
         let items = sandbox::list(&self.node, request.get_ref().filter.as_ref());
         Ok(Response::new(ListPodSandboxResponse { items }))
     }
 
-    async fn stream_pod_sandboxes(&self, request: Request<StreamPodSandboxesRequest>) -> Answer<Self::StreamPodSandboxesStream> {
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
         let items = sandbox::list(&self.node, request.get_ref().filter.as_ref());
-        Ok(chunks(items, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes }))
+        Ok(chunks(items, |pod_sandboxes| StreamPodSandboxesResponse {
+            pod_sandboxes,
+        }))
     }
 
-    async fn create_container(&self, request: Request<CreateContainerRequest>) -> Answer<CreateContainerResponse> {
+    async fn create_container(
+        &self,
+        request: Request<CreateContainerRequest>,
+    ) -> Answer<CreateContainerResponse> {
         let node = Arc::clone(&self.node);
         unbroken(async move {
             let id = container::create(&node, request.into_inner()).await?;
-            Ok(CreateContainerResponse { container_id: id.to_string() })
+            Ok(CreateContainerResponse {
+                container_id: id.to_string(),
+            })
         })
         .await
     }
 
-    async fn start_container(&self, request: Request<StartContainerRequest>) -> Answer<StartContainerResponse> {
-        let node = Arc::clone(&self.node);
-        unbroken(async move { container::start(&node, &request.into_inner().container_id).await.map(|()| StartContainerResponse {}) }).await
-    }
-
-    async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
+    async fn start_container(
+        &self,
+        request: Request<StartContainerRequest>,
+    ) -> Answer<StartContainerResponse> {
         let node = Arc::clone(&self.node);
         unbroken(async move {
-            let StopContainerRequest { container_id, timeout } = request.into_inner();
-            container::stop(&node, &container_id, timeout).await.map(|()| StopContainerResponse {})
+            container::start(&node, &request.into_inner().container_id)
+                .await
+                .map(|()| StartContainerResponse {})
         })
         .await
     }
 
-    async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Answer<RemoveContainerResponse> {
+    async fn stop_container(
+        &self,
+        request: Request<StopContainerRequest>,
+    ) -> Answer<StopContainerResponse> {
         let node = Arc::clone(&self.node);
-        unbroken(async move { container::remove(&node, &request.into_inner().container_id).await.map(|()| RemoveContainerResponse {}) }).await
+        unbroken(async move {
+            let StopContainerRequest {
+                container_id,
+                timeout,
+            } = request.into_inner();
+            container::stop(&node, &container_id, timeout)
+                .await
+                .map(|()| StopContainerResponse {})
+        })
+        .await
     }
 
-    async fn list_containers(&self, request: Request<ListContainersRequest>) -> Answer<ListContainersResponse> {
+    async fn remove_container(
+        &self,
+        request: Request<RemoveContainerRequest>,
+    ) -> Answer<RemoveContainerResponse> {
+        let node = Arc::clone(&self.node);
+        unbroken(async move {
+            container::remove(&node, &request.into_inner().container_id)
+                .await
+                .map(|()| RemoveContainerResponse {})
+        })
+        .await
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<ListContainersRequest>,
+    ) -> Answer<ListContainersResponse> {
         let containers = container::list(&self.node, request.get_ref().filter.as_ref());
         Ok(Response::new(ListContainersResponse { containers }))
     }
 
-    async fn stream_containers(&self, request: Request<StreamContainersRequest>) -> Answer<Self::StreamContainersStream> {
+    async fn stream_containers(
+        &self,
+        request: Request<StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
         let containers = container::list(&self.node, request.get_ref().filter.as_ref());
-        Ok(chunks(containers, |containers| StreamContainersResponse { containers }))
+        Ok(chunks(containers, |containers| StreamContainersResponse {
+            containers,
+        }))
     }
 
-    async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Answer<ContainerStatusResponse> {
+    async fn container_status(
+        &self,
+        request: Request<ContainerStatusRequest>,
+    ) -> Answer<ContainerStatusResponse> {
         answer(container::status(&self.node, request.get_ref()))
     }
 
-    async fn update_container_resources(&self, request: Request<UpdateContainerResourcesRequest>) -> Answer<UpdateContainerResourcesResponse> {
+    async fn update_container_resources(
+        &self,
+        request: Request<UpdateContainerResourcesRequest>,
+    ) -> Answer<UpdateContainerResourcesResponse> {
         let node = Arc::clone(&self.node);
-        unbroken(async move { container::update(&node, request.into_inner()).await.map(|()| UpdateContainerResourcesResponse {}) }).await
+        unbroken(async move {
+            container::update(&node, request.into_inner())
+                .await
+                .map(|()| UpdateContainerResourcesResponse {})
+        })
+        .await
     }
 
-    async fn reopen_container_log(&self, request: Request<ReopenContainerLogRequest>) -> Answer<ReopenContainerLogResponse> {
+    async fn reopen_container_log(
+        &self,
+        request: Request<ReopenContainerLogRequest>,
+    ) -> Answer<ReopenContainerLogResponse> {
         let node = Arc::clone(&self.node);
-        unbroken(async move { container::reopen_log(&node, &request.into_inner().container_id).await.map(|()| ReopenContainerLogResponse {}) }).await
+        unbroken(async move {
+            container::reopen_log(&node, &request.into_inner().container_id)
+                .await
+                .map(|()| ReopenContainerLogResponse {})
+        })
+        .await
     }
 
     async fn exec_sync(&self, request: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
@@ -120,19 +214,30 @@ impl RuntimeService for Service {
         unbroken(async move { container::exec_sync(&node, request.into_inner()).await }).await
     }
 
-    async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
+    async fn container_stats(
+        &self,
+        request: Request<ContainerStatsRequest>,
+    ) -> Answer<ContainerStatsResponse> {
         let stats = container::stats(&self.node, &request.get_ref().container_id);
         answer(stats.map(|stats| ContainerStatsResponse { stats: Some(stats) }))
     }
 
-    async fn list_container_stats(&self, request: Request<ListContainerStatsRequest>) -> Answer<ListContainerStatsResponse> {
+    async fn list_container_stats(
+        &self,
+        request: Request<ListContainerStatsRequest>,
+    ) -> Answer<ListContainerStatsResponse> {
         let stats = container::list_stats(&self.node, request.get_ref().filter.as_ref());
         Ok(Response::new(ListContainerStatsResponse { stats }))
     }
 
-    async fn stream_container_stats(&self, request: Request<StreamContainerStatsRequest>) -> Answer<Self::StreamContainerStatsStream> {
+    async fn stream_container_stats(
+        &self,
+        request: Request<StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
         let stats = container::list_stats(&self.node, request.get_ref().filter.as_ref());
-        Ok(chunks(stats, |container_stats| StreamContainerStatsResponse { container_stats }))
+        Ok(chunks(stats, |container_stats| {
+            StreamContainerStatsResponse { container_stats }
+        }))
     }
 
     async fn exec(&self, _: Request<ExecRequest>) -> Answer<ExecResponse> {
@@ -147,27 +252,45 @@ impl RuntimeService for Service {
         unimplemented("PortForward")
     }
 
-    async fn pod_sandbox_stats(&self, _: Request<PodSandboxStatsRequest>) -> Answer<PodSandboxStatsResponse> {
+    async fn pod_sandbox_stats(
+        &self,
+        _: Request<PodSandboxStatsRequest>,
+    ) -> Answer<PodSandboxStatsResponse> {
         unimplemented("PodSandboxStats")
     }
 
-    async fn list_pod_sandbox_stats(&self, _: Request<ListPodSandboxStatsRequest>) -> Answer<ListPodSandboxStatsResponse> {
+    async fn list_pod_sandbox_stats(
+        &self,
+        _: Request<ListPodSandboxStatsRequest>,
+    ) -> Answer<ListPodSandboxStatsResponse> {
         unimplemented("ListPodSandboxStats")
     }
 
-    async fn stream_pod_sandbox_stats(&self, _: Request<StreamPodSandboxStatsRequest>) -> Answer<Self::StreamPodSandboxStatsStream> {
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
         unimplemented("StreamPodSandboxStats")
     }
 
-    async fn update_runtime_config(&self, _: Request<UpdateRuntimeConfigRequest>) -> Answer<UpdateRuntimeConfigResponse> {
+    async fn update_runtime_config(
+        &self,
+        _: Request<UpdateRuntimeConfigRequest>,
+    ) -> Answer<UpdateRuntimeConfigResponse> {
         unimplemented("UpdateRuntimeConfig")
     }
 
-    async fn checkpoint_container(&self, _: Request<CheckpointContainerRequest>) -> Answer<CheckpointContainerResponse> {
+    async fn checkpoint_container(
+        &self,
+        _: Request<CheckpointContainerRequest>,
+    ) -> Answer<CheckpointContainerResponse> {
         unimplemented("CheckpointContainer")
     }
 
-    async fn checkpoint_pod(&self, _: Request<CheckpointPodRequest>) -> Answer<CheckpointPodResponse> {
+    async fn checkpoint_pod(
+        &self,
+        _: Request<CheckpointPodRequest>,
+    ) -> Answer<CheckpointPodResponse> {
         unimplemented("CheckpointPod")
     }
 
@@ -175,23 +298,38 @@ impl RuntimeService for Service {
         unimplemented("RestorePod")
     }
 
-    async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
+    async fn get_container_events(
+        &self,
+        _: Request<GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
         unimplemented("GetContainerEvents")
     }
 
-    async fn list_metric_descriptors(&self, _: Request<ListMetricDescriptorsRequest>) -> Answer<ListMetricDescriptorsResponse> {
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<ListMetricDescriptorsRequest>,
+    ) -> Answer<ListMetricDescriptorsResponse> {
         unimplemented("ListMetricDescriptors")
     }
 
-    async fn list_pod_sandbox_metrics(&self, _: Request<ListPodSandboxMetricsRequest>) -> Answer<ListPodSandboxMetricsResponse> {
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<ListPodSandboxMetricsRequest>,
+    ) -> Answer<ListPodSandboxMetricsResponse> {
         unimplemented("ListPodSandboxMetrics")
     }
 
-    async fn stream_pod_sandbox_metrics(&self, _: Request<StreamPodSandboxMetricsRequest>) -> Answer<Self::StreamPodSandboxMetricsStream> {
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
         unimplemented("StreamPodSandboxMetrics")
     }
 
-    async fn update_pod_sandbox_resources(&self, _: Request<UpdatePodSandboxResourcesRequest>) -> Answer<UpdatePodSandboxResourcesResponse> {
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<UpdatePodSandboxResourcesResponse> {
         unimplemented("UpdatePodSandboxResources")
     }
 }

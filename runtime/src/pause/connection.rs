@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::{
-    Answer, ContainerEntry, Exit, Failure, MAX_PACKET, MAX_PLAN, Message, PlanBytes, Request, RequestId, SandboxState, Stage, Target, VERSION,
+    Answer, ContainerEntry, Exit, Failure, MAX_PACKET, MAX_PLAN, Message, PlanBytes, Request,
+    RequestId, SandboxState, Stage, Target, VERSION,
 };
 use podwright_pause::wire::{Bytes, DecodeError, Wire};
 use tokio::io::unix::AsyncFd;
@@ -33,7 +34,7 @@ const INLINE_PLAN: usize = MAX_PACKET - 1024;
 
 /// Why a request to pause did not succeed.
 #[derive(Debug, thiserror::Error)]
-pub enum PauseError {
+pub(crate) enum PauseError {
     /// It could not be started.
     #[error("cannot start the pod's pause process")]
     Start(#[source] ProgramError),
@@ -50,7 +51,9 @@ pub enum PauseError {
     #[error("the pod's pause process has ended")]
     Gone,
     /// It did not answer in time.
-    #[error("the pod's pause process did not answer {request} within {seconds} s; it may be frozen")]
+    #[error(
+        "the pod's pause process did not answer {request} within {seconds} s; it may be frozen"
+    )]
     Deadline {
         /// What was asked.
         request: &'static str,
@@ -67,7 +70,9 @@ pub enum PauseError {
     #[error("the pod's pause process sent a broken message")]
     Decode(#[source] DecodeError),
     /// The plan is beyond all bounds.
-    #[error("the launch plan takes {length} bytes, the limit is {MAX_PLAN}: arguments and environment are too long")]
+    #[error(
+        "the launch plan takes {length} bytes, the limit is {MAX_PLAN}: arguments and environment are too long"
+    )]
     PlanTooLong {
         /// Its length in bytes.
         length: usize,
@@ -88,7 +93,12 @@ impl PauseError {
 }
 
 fn describe(failure: &Failure) -> String {
-    let text = |bytes: &Bytes| String::from_utf8_lossy(&bytes.0).chars().take(256).collect::<String>();
+    let text = |bytes: &Bytes| {
+        String::from_utf8_lossy(&bytes.0)
+            .chars()
+            .take(256)
+            .collect::<String>()
+    };
     let stage = match &failure.stage {
         Stage::Request => "the request".to_owned(),
         Stage::Sandbox => "making the sandbox".to_owned(),
@@ -99,14 +109,25 @@ fn describe(failure: &Failure) -> String {
         Stage::Program => "executing the program".to_owned(),
     };
     let (call, subject) = (text(&failure.call), text(&failure.subject));
-    let on = if subject.is_empty() { String::new() } else { format!(" on \"{subject}\"") };
+    let on = if subject.is_empty() {
+        String::new()
+    } else {
+        format!(" on \"{subject}\"")
+    };
     let hint = match (&failure.stage, failure.errno) {
-        (Stage::Program, libc::ENOENT) => " (executable file not found, in $PATH if the name has no slash, or its interpreter is missing)",
+        (Stage::Program, libc::ENOENT) => {
+            " (executable file not found, in $PATH if the name has no slash, or its interpreter is missing)"
+        }
         (Stage::Program, libc::EACCES) => " (not executable, or a directory, for this user)",
-        (Stage::Program, libc::ENOEXEC) => " (not a program for this machine, or a script without #!)",
+        (Stage::Program, libc::ENOEXEC) => {
+            " (not a program for this machine, or a script without #!)"
+        }
         _ => "",
     };
-    format!("{stage}: {call}{on}: {}{hint}", io::Error::from_raw_os_error(failure.errno))
+    format!(
+        "{stage}: {call}{on}: {}{hint}",
+        io::Error::from_raw_os_error(failure.errno)
+    )
 }
 
 /// What pause tells by itself.
@@ -149,10 +170,20 @@ pub(crate) struct Made {
 
 impl Pause {
     /// Starts a pause for a new pod. `events` hears of exits until the connection closes.
-    pub(crate) async fn start(program: &Program, sandbox: &SandboxId, events: mpsc::UnboundedSender<Event>) -> Result<Arc<Self>, PauseError> {
+    pub(crate) async fn start(
+        program: &Program,
+        sandbox: &SandboxId,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<Arc<Self>, PauseError> {
         let name = Program::socket_name(sandbox);
-        let listener = socket::listener(program.sockets(), &name).map_err(|source| PauseError::Socket { action: "listen for", source })?;
-        let child = program.start(sandbox, listener).map_err(PauseError::Start)?;
+        let listener =
+            socket::listener(program.sockets(), &name).map_err(|source| PauseError::Socket {
+                action: "listen for",
+                source,
+            })?;
+        let child = program
+            .start(sandbox, listener)
+            .map_err(PauseError::Start)?;
         let pause = Self::connect_as(program, sandbox, events, Some(child)).await?;
         Ok(pause.0)
     }
@@ -200,17 +231,40 @@ impl Pause {
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<(Arc<Self>, SandboxState, oneshot::Receiver<()>), PauseError> {
         let error = |action| move |source| PauseError::Socket { action, source };
-        let connection = socket::connection(program.sockets(), &Program::socket_name(sandbox)).map_err(error("reach"))?;
-        let socket = AsyncFd::new(connection).map_err(error("watch"))?;
-        send(&socket, &Message { id: 0, body: Request::Hello { version: VERSION } }, &[]).await?;
+        let connection = socket::connection(program.sockets(), &Program::socket_name(sandbox))
+            .map_err(error("reach"))?;
+        let socket = socket::watch(connection).map_err(error("watch"))?;
+        send(
+            &socket,
+            &Message {
+                id: 0,
+                body: Request::Hello { version: VERSION },
+            },
+            &[],
+        )
+        .await?;
         let (hello, _) = tokio::time::timeout(PROMPT, receive(&socket))
             .await
-            .map_err(|_| PauseError::Deadline { request: "Hello", seconds: PROMPT.as_secs() })??
+            .map_err(|_| PauseError::Deadline {
+                request: "Hello",
+                seconds: PROMPT.as_secs(),
+            })??
             .ok_or(PauseError::Gone)?;
-        let Answer::Hello { pid, sandbox: state, .. } = hello.body else {
+        let Answer::Hello {
+            pid,
+            sandbox: state,
+            ..
+        } = hello.body
+        else {
             return Err(PauseError::Protocol { request: "Hello" });
         };
-        let pause = Arc::new(Self { sandbox: sandbox.clone(), pid, socket, numbers: AtomicU64::new(1), waiting: Mutex::default() });
+        let pause = Arc::new(Self {
+            sandbox: sandbox.clone(),
+            pid,
+            socket,
+            numbers: AtomicU64::new(1),
+            waiting: Mutex::default(),
+        });
         let (alive, ended) = oneshot::channel::<()>();
         let reader = Arc::clone(&pause);
         tokio::spawn(async move {
@@ -226,57 +280,106 @@ impl Pause {
     }
 
     /// Makes the sandbox.
-    pub(crate) async fn init(&self, sandbox: podwright_pause::protocol::SandboxPlan) -> Result<Made, PauseError> {
-        match self.request("Init", PROMPT, Request::Init { sandbox }, &[]).await? {
+    pub(crate) async fn init(
+        &self,
+        sandbox: podwright_pause::protocol::SandboxPlan,
+    ) -> Result<Made, PauseError> {
+        match self
+            .request("Init", PROMPT, Request::Init { sandbox }, &[])
+            .await?
+        {
             (Answer::Ready { .. }, descriptors) => {
                 let mut descriptors = descriptors.into_iter();
-                Ok(Made { network: descriptors.next().zip(descriptors.next()) })
+                Ok(Made {
+                    network: descriptors.next().zip(descriptors.next()),
+                })
             }
             _ => Err(PauseError::Protocol { request: "Init" }),
         }
     }
 
     /// Starts a container; its process id and start time.
-    pub(crate) async fn launch(&self, container: &ContainerId, plan: &LaunchPlan, log: Option<BorrowedFd<'_>>) -> Result<(u32, i64), PauseError> {
+    pub(crate) async fn launch(
+        &self,
+        container: &ContainerId,
+        plan: &LaunchPlan,
+        log: Option<BorrowedFd<'_>>,
+    ) -> Result<(u32, i64), PauseError> {
         let (plan, memfd) = carry(plan)?;
         let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain(log).collect();
-        let request = Request::Launch { container: container.wire(), plan };
-        match self.request("Launch", LAUNCH, request, &descriptors).await? {
+        let request = Request::Launch {
+            container: container.wire(),
+            plan,
+        };
+        match self
+            .request("Launch", LAUNCH, request, &descriptors)
+            .await?
+        {
             (Answer::Launched { pid, at }, _) => Ok((pid, at)),
             _ => Err(PauseError::Protocol { request: "Launch" }),
         }
     }
 
     /// Starts a process in a container, with `streams` as its 0, 1 and 2; its process id, number and coming end.
-    pub(crate) async fn exec(&self, container: &ContainerId, plan: &LaunchPlan, streams: [BorrowedFd<'_>; 3]) -> Result<Exec, PauseError> {
+    pub(crate) async fn exec(
+        &self,
+        container: &ContainerId,
+        plan: &LaunchPlan,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> Result<Exec, PauseError> {
         let (plan, memfd) = carry(plan)?;
         let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain(streams).collect();
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (ended, end) = oneshot::channel();
         self.waiting().execs.insert(number, ended);
-        let request = Request::Exec { exec: number, container: container.wire(), plan };
+        let request = Request::Exec {
+            exec: number,
+            container: container.wire(),
+            plan,
+        };
         match self.request("Exec", LAUNCH, request, &descriptors).await {
             Ok((Answer::Launched { pid, .. }, _)) => Ok(Exec { number, pid, end }),
             other => {
                 self.waiting().execs.remove(&number);
-                Err(other.err().unwrap_or(PauseError::Protocol { request: "Exec" }))
+                Err(other
+                    .err()
+                    .unwrap_or(PauseError::Protocol { request: "Exec" }))
             }
         }
     }
 
     /// Sends a signal.
     pub(crate) async fn signal(&self, target: Target, signal: i32) -> Result<(), PauseError> {
-        self.done("Signal", Request::Signal { target, signal }, &[]).await
+        self.done("Signal", Request::Signal { target, signal }, &[])
+            .await
     }
 
     /// Goes on with the log in another file.
-    pub(crate) async fn reopen_log(&self, container: &ContainerId, log: BorrowedFd<'_>) -> Result<(), PauseError> {
-        self.done("ReopenLog", Request::ReopenLog { container: container.wire() }, &[log]).await
+    pub(crate) async fn reopen_log(
+        &self,
+        container: &ContainerId,
+        log: BorrowedFd<'_>,
+    ) -> Result<(), PauseError> {
+        self.done(
+            "ReopenLog",
+            Request::ReopenLog {
+                container: container.wire(),
+            },
+            &[log],
+        )
+        .await
     }
 
     /// Drops the record of an exited container.
     pub(crate) async fn forget(&self, container: &ContainerId) -> Result<(), PauseError> {
-        self.done("Forget", Request::Forget { container: container.wire() }, &[]).await
+        self.done(
+            "Forget",
+            Request::Forget {
+                container: container.wire(),
+            },
+            &[],
+        )
+        .await
     }
 
     /// All containers that it has not forgotten.
@@ -289,22 +392,38 @@ impl Pause {
 
     /// Ends pause and everything that it started; returns when it is gone.
     pub(crate) async fn shut_down(&self) -> Result<(), PauseError> {
-        match self.request("Shutdown", PROMPT, Request::Shutdown, &[]).await {
+        match self
+            .request("Shutdown", PROMPT, Request::Shutdown, &[])
+            .await
+        {
             Err(PauseError::Gone) => Ok(()),
             Err(PauseError::Socket { .. }) if self.waiting().closed => Ok(()),
-            Ok(_) => Err(PauseError::Protocol { request: "Shutdown" }),
+            Ok(_) => Err(PauseError::Protocol {
+                request: "Shutdown",
+            }),
             Err(error) => Err(error),
         }
     }
 
-    async fn done(&self, name: &'static str, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), PauseError> {
+    async fn done(
+        &self,
+        name: &'static str,
+        request: Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), PauseError> {
         match self.request(name, PROMPT, request, descriptors).await? {
             (Answer::Done, _) => Ok(()),
             _ => Err(PauseError::Protocol { request: name }),
         }
     }
 
-    async fn request(&self, name: &'static str, deadline: Duration, body: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply, PauseError> {
+    async fn request(
+        &self,
+        name: &'static str,
+        deadline: Duration,
+        body: Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Reply, PauseError> {
         let id = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         {
@@ -320,7 +439,10 @@ impl Pause {
         };
         let result = tokio::time::timeout(deadline, exchange).await;
         self.waiting().requests.remove(&id);
-        match result.map_err(|_| PauseError::Deadline { request: name, seconds: deadline.as_secs() })?? {
+        match result.map_err(|_| PauseError::Deadline {
+            request: name,
+            seconds: deadline.as_secs(),
+        })?? {
             (Answer::Failed { failure }, _) => Err(PauseError::Failed(failure)),
             reply => Ok(reply),
         }
@@ -349,23 +471,42 @@ impl Pause {
         waiting.execs.clear();
         drop(waiting);
         // The receiver is gone only when the daemon ends.
-        let _ = events.send(Event::Closed { sandbox: self.sandbox.clone() });
+        let _ = events.send(Event::Closed {
+            sandbox: self.sandbox.clone(),
+        });
     }
 
-    fn dispatch(&self, message: Message<Answer>, descriptors: Vec<OwnedFd>, events: &mpsc::UnboundedSender<Event>) {
+    fn dispatch(
+        &self,
+        message: Message<Answer>,
+        descriptors: Vec<OwnedFd>,
+        events: &mpsc::UnboundedSender<Event>,
+    ) {
         match message.body {
-            Answer::Exited { target: Target::Exec { exec }, exit } => {
+            Answer::Exited {
+                target: Target::Exec { exec },
+                exit,
+            } => {
                 let waiter = self.waiting().execs.remove(&exec);
                 // Nobody waits for an exec that was given up.
                 let _ = waiter.map(|waiter| waiter.send(exit));
             }
-            Answer::Exited { target: Target::Container { id }, exit } => {
-                let id = str::from_utf8(&id.0).ok().and_then(|text| ContainerId::parse(text).ok());
+            Answer::Exited {
+                target: Target::Container { id },
+                exit,
+            } => {
+                let id = str::from_utf8(&id.0)
+                    .ok()
+                    .and_then(|text| ContainerId::parse(text).ok());
                 let Some(container) = id else {
                     tracing::error!(sandbox = %self.sandbox, "pause told the exit of something that is no container");
                     return;
                 };
-                let _ = events.send(Event::Exited { sandbox: self.sandbox.clone(), container, exit });
+                let _ = events.send(Event::Exited {
+                    sandbox: self.sandbox.clone(),
+                    container,
+                    exit,
+                });
             }
             answer => {
                 let waiter = self.waiting().requests.remove(&message.id);
@@ -396,7 +537,12 @@ fn carry(plan: &LaunchPlan) -> Result<(PlanBytes, Option<OwnedFd>), PauseError> 
     match bytes.len() {
         length if length > MAX_PLAN => Err(PauseError::PlanTooLong { length }),
         length if length > INLINE_PLAN => {
-            let memfd = sys::sealed_memfd("podwright-plan", &bytes).map_err(|source| PauseError::Socket { action: "write a plan for", source })?;
+            let memfd = sys::sealed_memfd("podwright-plan", &bytes).map_err(|source| {
+                PauseError::Socket {
+                    action: "write a plan for",
+                    source,
+                }
+            })?;
             let length = u32::try_from(length).map_err(|_| PauseError::PlanTooLong { length })?;
             Ok((PlanBytes::Memfd { length }, Some(memfd)))
         }
@@ -409,12 +555,27 @@ thread_local! {
     static PACKET: RefCell<Box<[u8; MAX_PACKET]>> = RefCell::new(Box::new([0; MAX_PACKET]));
 }
 
-async fn send(socket: &AsyncFd<OwnedFd>, message: &Message<Request>, descriptors: &[BorrowedFd<'_>]) -> Result<(), PauseError> {
+async fn send(
+    socket: &AsyncFd<OwnedFd>,
+    message: &Message<Request>,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), PauseError> {
     let packet = message.to_bytes();
     loop {
-        let mut ready = socket.writable().await.map_err(|source| PauseError::Socket { action: "write to", source })?;
+        let mut ready = socket
+            .writable()
+            .await
+            .map_err(|source| PauseError::Socket {
+                action: "write to",
+                source,
+            })?;
         match ready.try_io(|fd| socket::send(fd.get_ref(), &packet, descriptors)) {
-            Ok(sent) => return sent.map_err(|source| PauseError::Socket { action: "write to", source }),
+            Ok(sent) => {
+                return sent.map_err(|source| PauseError::Socket {
+                    action: "write to",
+                    source,
+                });
+            }
             Err(_would_block) => {}
         }
     }
@@ -426,12 +587,22 @@ type Received = Option<(Result<Message<Answer>, DecodeError>, Vec<OwnedFd>)>;
 fn receive_now(socket: &OwnedFd) -> io::Result<Received> {
     PACKET.with_borrow_mut(|buffer| {
         let packet = socket::receive(socket, buffer)?;
-        Ok(packet.map(|packet| (Message::from_bytes(&buffer[..packet.length]), packet.descriptors)))
+        Ok(packet.map(|packet| {
+            (
+                Message::from_bytes(&buffer[..packet.length]),
+                packet.descriptors,
+            )
+        }))
     })
 }
 
-async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<Option<(Message<Answer>, Vec<OwnedFd>)>, PauseError> {
-    let error = |source: io::Error| PauseError::Socket { action: "read from", source };
+async fn receive(
+    socket: &AsyncFd<OwnedFd>,
+) -> Result<Option<(Message<Answer>, Vec<OwnedFd>)>, PauseError> {
+    let error = |source: io::Error| PauseError::Socket {
+        action: "read from",
+        source,
+    };
     let received = loop {
         let mut ready = socket.readable().await.map_err(error)?;
         match ready.try_io(|fd| receive_now(fd.get_ref())) {
@@ -440,6 +611,8 @@ async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<Option<(Message<Answer>, V
             Err(_would_block) => {}
         }
     };
-    let Some((message, descriptors)) = received else { return Ok(None) };
+    let Some((message, descriptors)) = received else {
+        return Ok(None);
+    };
     Ok(Some((message.map_err(PauseError::Decode)?, descriptors)))
 }

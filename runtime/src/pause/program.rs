@@ -45,7 +45,11 @@ impl Program {
         let sockets_path = run_dir.join("pods");
         let error = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| ProgramError { action, path, source }
+            move |source| ProgramError {
+                action,
+                path,
+                source,
+            }
         };
         for directory in [&directory, &sockets_path] {
             private_directory(directory).map_err(error("make the directory", directory))?;
@@ -53,9 +57,15 @@ impl Program {
         if std::fs::read(&path).ok().as_deref() != Some(BINARY) {
             write_program(&path).map_err(error("write the program", &path))?;
         }
-        let file = sys::open_read_only_view(&path).map_err(error("take a read-only view of", &path))?;
-        let sockets = sys::open_directory(&sockets_path).map_err(error("open the directory", &sockets_path))?;
-        Ok(Self { file, sockets, path })
+        let file =
+            sys::open_read_only_view(&path).map_err(error("take a read-only view of", &path))?;
+        let sockets = sys::open_directory(&sockets_path)
+            .map_err(error("open the directory", &sockets_path))?;
+        Ok(Self {
+            file,
+            sockets,
+            path,
+        })
     }
 
     /// The directory of the pods' sockets.
@@ -78,7 +88,11 @@ impl Program {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|source| ProgramError { action: "execute", path: self.path.clone(), source })
+            .map_err(|source| ProgramError {
+                action: "execute",
+                path: self.path.clone(),
+                source,
+            })
     }
 
     /// Removes the socket of a pod that is gone.
@@ -92,8 +106,11 @@ impl Program {
 
     /// The pods that have a socket, whatever became of their pauses.
     pub(crate) fn sockets_of(run_dir: &Path) -> io::Result<Vec<SandboxId>> {
-        let names = std::fs::read_dir(run_dir.join("pods"))?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        Ok(names.filter_map(|name| SandboxId::parse(name.strip_suffix(".sock")?).ok()).collect())
+        let names = std::fs::read_dir(run_dir.join("pods"))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names
+            .filter_map(|name| SandboxId::parse(name.strip_suffix(".sock")?).ok())
+            .collect())
     }
 }
 
@@ -106,7 +123,11 @@ fn write_program(path: &Path) -> io::Result<()> {
     let temporary = path.with_extension("new");
     // A program that is running cannot be opened for writing (ETXTBSY), a renamed-over one can.
     let _ = std::fs::remove_file(&temporary);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o500).open(&temporary)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o500)
+        .open(&temporary)?;
     io::Write::write_all(&mut file, BINARY)?;
     drop(file);
     std::fs::rename(&temporary, path)

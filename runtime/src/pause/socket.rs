@@ -5,13 +5,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recvmsg, sendmsg,
-    socket,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    UnixAddr, bind, connect, listen, recvmsg, sendmsg, socket,
 };
 use podwright_pause::protocol::{MAX_DESCRIPTORS, MAX_PACKET};
+use tokio::io::unix::AsyncFd;
 
 fn new_socket() -> io::Result<OwnedFd> {
-    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?)
+    Ok(socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?)
 }
 
 /// The address of `name` in the directory. Through /proc, because sun_path holds 108 bytes only and state directories may be deep.
@@ -35,13 +41,33 @@ pub(super) fn connection(directory: BorrowedFd<'_>, name: &str) -> io::Result<Ow
     Ok(fd)
 }
 
+/// Registers a socket with the runtime's event loop.
+#[allow(
+    unsafe_code,
+    reason = "the event loop trusts the descriptor to stay what it is"
+)]
+pub(super) fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names the same open descriptor until it is dropped, and AsyncFd deregisters it before it drops it.
+    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
+}
+
 /// Sends one packet without waiting.
-pub(super) fn send(socket: &OwnedFd, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(super) fn send(
+    socket: &OwnedFd,
+    packet: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(packet)], control, flags, None)?;
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(packet)],
+        control,
+        flags,
+        None,
+    )?;
     Ok(())
 }
 
@@ -53,24 +79,43 @@ pub(super) struct Packet {
 
 /// Receives one packet into `buffer` without waiting; none when the peer has closed.
 #[allow(unsafe_code, reason = "recvmsg hands over descriptors as bare numbers")]
-pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8; MAX_PACKET]) -> io::Result<Option<Packet>> {
+pub(super) fn receive(
+    socket: &OwnedFd,
+    buffer: &mut [u8; MAX_PACKET],
+) -> io::Result<Option<Packet>> {
     let mut control = nix::cmsg_space!([std::os::fd::RawFd; MAX_DESCRIPTORS]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let message = recvmsg::<()>(
+        socket.as_fd().as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        flags,
+    )?;
     let mut descriptors = Vec::new();
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = part {
             // SAFETY: the kernel has just installed these descriptors for this call (SCM_RIGHTS, unix(7)); nobody else has
             // seen their numbers, so each gets exactly one owner here.
-            descriptors.extend(raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+            descriptors.extend(
+                raw.into_iter()
+                    .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }),
+            );
         }
     }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-        return Err(io::Error::other("a packet was longer than the protocol allows"));
+    if message
+        .flags
+        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC)
+    {
+        return Err(io::Error::other(
+            "a packet was longer than the protocol allows",
+        ));
     }
     match message.bytes {
         0 => Ok(None),
-        length => Ok(Some(Packet { length, descriptors })),
+        length => Ok(Some(Packet {
+            length,
+            descriptors,
+        })),
     }
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDeviceType, Mount, PosixRlimitType, Spec};
 use podwright_pause::plan::{
-    BindSource, Capabilities, Create, FsOption, LaunchPlan, NewPrivileges, PidNamespace, Process, Recursion, Rlimit, Stdin, Stdio, Step,
+    BindSource, Capabilities, Create, FsOption, LaunchPlan, NewPrivileges, PidNamespace, Process,
+    Recursion, Rlimit, Stdin, Stdio, Step,
 };
 use podwright_pause::wire::Bytes;
 
@@ -52,7 +53,11 @@ fn flags(bits: libc::c_ulong) -> u64 {
 /// The plan of a container.
 pub(crate) fn launch_plan(inputs: &LaunchInputs<'_>) -> Result<LaunchPlan, CallError> {
     let spec = inputs.spec;
-    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) == Some(true);
+    let terminal = spec
+        .process()
+        .as_ref()
+        .and_then(oci_spec::runtime::Process::terminal)
+        == Some(true);
     let mut namespaces = libc::CLONE_NEWNS;
     if inputs.pid_namespace.is_none() {
         namespaces |= libc::CLONE_NEWPID;
@@ -63,17 +68,33 @@ pub(crate) fn launch_plan(inputs: &LaunchInputs<'_>) -> Result<LaunchPlan, CallE
     Ok(LaunchPlan {
         new_namespaces: u64::from(namespaces.unsigned_abs()),
         pid_namespace: inputs.pid_namespace.clone().unwrap_or(PidNamespace::Host),
-        cgroup_procs: inputs.procs_files.iter().map(|path| path_bytes(path)).collect(),
-        oom_score_adj: spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj),
+        cgroup_procs: inputs
+            .procs_files
+            .iter()
+            .map(|path| path_bytes(path))
+            .collect(),
+        oom_score_adj: spec
+            .process()
+            .as_ref()
+            .and_then(oci_spec::runtime::Process::oom_score_adj),
         steps: steps(inputs, terminal)?,
         process: process(inputs)?,
-        stdio: if terminal { Stdio::Terminal } else { Stdio::Log { stdin: inputs.stdin.clone() } },
+        stdio: if terminal {
+            Stdio::Terminal
+        } else {
+            Stdio::Log {
+                stdin: inputs.stdin.clone(),
+            }
+        },
     })
 }
 
 /// The plan of another process in a container, as its own plan says but for the program.
 pub(crate) fn exec_plan(container: &LaunchPlan, command: &[String]) -> LaunchPlan {
-    let argv = command.iter().map(|argument| argument.as_str().into()).collect();
+    let argv = command
+        .iter()
+        .map(|argument| argument.as_str().into())
+        .collect();
     LaunchPlan {
         new_namespaces: 0,
         // The container's own: pause sees to it.
@@ -81,7 +102,10 @@ pub(crate) fn exec_plan(container: &LaunchPlan, command: &[String]) -> LaunchPla
         cgroup_procs: container.cgroup_procs.clone(),
         oom_score_adj: container.oom_score_adj,
         steps: Vec::new(),
-        process: Process { argv, ..container.process.clone() },
+        process: Process {
+            argv,
+            ..container.process.clone()
+        },
         stdio: Stdio::Passed,
     }
 }
@@ -90,29 +114,57 @@ fn steps(inputs: &LaunchInputs<'_>, terminal: bool) -> Result<Vec<Step>, CallErr
     let spec = inputs.spec;
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     // Mounts of the host still arrive (a volume that is mounted late), none of ours goes back.
-    let mut steps = vec![Step::TreePropagation { flags: flags(libc::MS_SLAVE | libc::MS_REC) }, overlay(inputs)?];
+    let mut steps = vec![
+        Step::TreePropagation {
+            flags: flags(libc::MS_SLAVE | libc::MS_REC),
+        },
+        overlay(inputs)?,
+    ];
     for mount in mounts {
         mount_steps(inputs, mount, &mut steps)?;
     }
-    let own_dev = mounts.iter().any(|mount| mount.destination() == Path::new("/dev") && mount.typ().as_deref() == Some("tmpfs"));
+    let own_dev = mounts.iter().any(|mount| {
+        mount.destination() == Path::new("/dev") && mount.typ().as_deref() == Some("tmpfs")
+    });
     if own_dev {
         device_steps(spec, &mut steps);
     }
     if terminal {
-        steps.push(Step::Terminal { rows: 0, columns: 0 });
+        steps.push(Step::Terminal {
+            rows: 0,
+            columns: 0,
+        });
     }
-    let directory = |path: &Path| Step::Mkdir { path: path_bytes(path), mode: 0o755, uid: 0, gid: 0 };
+    let directory = |path: &Path| Step::Mkdir {
+        path: path_bytes(path),
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+    };
     steps.extend(inputs.image_volumes.iter().map(|path| directory(path)));
     if let Some(process) = spec.process() {
         steps.push(directory(process.cwd()));
     }
     if let Some(linux) = spec.linux() {
         let paths = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
-        steps.extend(paths(linux.readonly_paths()).into_iter().map(|path| Step::ReadOnly { path: path.into() }));
-        steps.extend(paths(linux.masked_paths()).into_iter().map(|path| Step::Mask { path: path.into() }));
+        steps.extend(
+            paths(linux.readonly_paths())
+                .into_iter()
+                .map(|path| Step::ReadOnly { path: path.into() }),
+        );
+        steps.extend(
+            paths(linux.masked_paths())
+                .into_iter()
+                .map(|path| Step::Mask { path: path.into() }),
+        );
     }
     steps.push(Step::Pivot);
-    if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
+    if spec
+        .root()
+        .as_ref()
+        .and_then(oci_spec::runtime::Root::readonly)
+        == Some(true)
+    {
         steps.push(Step::RootReadOnly);
     }
     Ok(steps)
@@ -122,7 +174,10 @@ fn overlay(inputs: &LaunchInputs<'_>) -> Result<Step, CallError> {
     // overlayfs takes the topmost layer first. Commas and colons would end a value: our own names hold none, but the state
     // directory's may.
     let lower: Vec<&str> = inputs.layers.iter().rev().map(String::as_str).collect();
-    let (upper, work) = (inputs.directory.join("upper"), inputs.directory.join("work"));
+    let (upper, work) = (
+        inputs.directory.join("upper"),
+        inputs.directory.join("work"),
+    );
     let mut options = b"lowerdir=".to_vec();
     options.extend_from_slice(lower.join(":").as_bytes());
     for (key, path) in [("upperdir", &upper), ("workdir", &work)] {
@@ -138,10 +193,18 @@ fn overlay(inputs: &LaunchInputs<'_>) -> Result<Step, CallError> {
     // (containerd issue 4485): a container's writable layer need not survive a power loss.
     options.extend_from_slice(b",volatile");
     if options.len() > LONGEST_OPTIONS {
-        let what = format!("the image has {} layers: their mount options take {} bytes, mount(2) takes {LONGEST_OPTIONS}", lower.len(), options.len());
+        let what = format!(
+            "the image has {} layers: their mount options take {} bytes, mount(2) takes {LONGEST_OPTIONS}",
+            lower.len(),
+            options.len()
+        );
         return Err(CallError::new(Kind::FailedPrecondition, what));
     }
-    Ok(Step::OverlayRoot { layers: path_bytes(inputs.layers_root), options: Bytes(options), at: path_bytes(inputs.mount_point) })
+    Ok(Step::OverlayRoot {
+        layers: path_bytes(inputs.layers_root),
+        options: Bytes(options),
+        at: path_bytes(inputs.mount_point),
+    })
 }
 
 /// A mount's options, sorted by who understands them (mount(8), mount_setattr(2)).
@@ -155,7 +218,10 @@ struct Options {
 }
 
 fn parse_options(mount: &Mount) -> Options {
-    let mut out = Options { propagation: flags(libc::MS_PRIVATE), ..Options::default() };
+    let mut out = Options {
+        propagation: flags(libc::MS_PRIVATE),
+        ..Options::default()
+    };
     for option in mount.options().iter().flatten() {
         let attribute = match option.as_str() {
             "ro" => libc::MOUNT_ATTR_RDONLY,
@@ -182,26 +248,49 @@ fn parse_options(mount: &Mount) -> Options {
             "slave" | "rslave" => out.propagation = flags(libc::MS_SLAVE),
             "shared" | "rshared" => out.propagation = flags(libc::MS_SHARED),
             other => out.file_system.push(match other.split_once('=') {
-                Some((key, value)) => FsOption { key: key.into(), value: Some(value.into()) },
-                None => FsOption { key: other.into(), value: None },
+                Some((key, value)) => FsOption {
+                    key: key.into(),
+                    value: Some(value.into()),
+                },
+                None => FsOption {
+                    key: other.into(),
+                    value: None,
+                },
             }),
         }
     }
     out
 }
 
-fn mount_steps(inputs: &LaunchInputs<'_>, mount: &Mount, steps: &mut Vec<Step>) -> Result<(), CallError> {
+fn mount_steps(
+    inputs: &LaunchInputs<'_>,
+    mount: &Mount,
+    steps: &mut Vec<Step>,
+) -> Result<(), CallError> {
     let options = parse_options(mount);
     let target = path_bytes(mount.destination());
     let source = mount.source().clone().unwrap_or_default();
     let kind = mount.typ().clone().unwrap_or_default();
-    if let Some(unknown) = options.file_system.first().filter(|_| options.tree.is_some()) {
+    if let Some(unknown) = options
+        .file_system
+        .first()
+        .filter(|_| options.tree.is_some())
+    {
         let key = String::from_utf8_lossy(&unknown.key.0).into_owned();
-        return Err(CallError::invalid(format!("'{key}' is no option of a bind mount on '{}'", mount.destination().display())));
+        return Err(CallError::invalid(format!(
+            "'{key}' is no option of a bind mount on '{}'",
+            mount.destination().display()
+        )));
     }
     match options.tree {
         Some(tree) => steps.push(Step::Bind {
-            source: if source == Path::new(POD_SHM) { BindSource::PodShm } else { BindSource::Host { path: path_bytes(&source) } },
+            source: if source == Path::new(POD_SHM) {
+                BindSource::PodShm
+            } else {
+                BindSource::Host {
+                    path: path_bytes(&source),
+                }
+            },
             tree,
             attributes: options.attributes,
             attributes_tree: options.tree_attributes.unwrap_or(Recursion::This),
@@ -209,9 +298,15 @@ fn mount_steps(inputs: &LaunchInputs<'_>, mount: &Mount, steps: &mut Vec<Step>) 
             target,
             create: Create::AsSource,
         }),
-        None if kind == "cgroup" && inputs.cgroup_version != Version::V2 => cgroup1_steps(inputs, &options, mount.destination(), steps),
+        None if kind == "cgroup" && inputs.cgroup_version != Version::V2 => {
+            cgroup1_steps(inputs, &options, mount.destination(), steps)
+        }
         None => steps.push(Step::MountFs {
-            fstype: if kind == "cgroup" { "cgroup2".into() } else { kind.into() },
+            fstype: if kind == "cgroup" {
+                "cgroup2".into()
+            } else {
+                kind.into()
+            },
             source: path_bytes(&source),
             options: options.file_system,
             attributes: options.attributes,
@@ -223,8 +318,16 @@ fn mount_steps(inputs: &LaunchInputs<'_>, mount: &Mount, steps: &mut Vec<Step>) 
 }
 
 /// With cgroup v1 the container sees its own cgroup of each hierarchy, where programs look for it.
-fn cgroup1_steps(inputs: &LaunchInputs<'_>, options: &Options, target: &Path, steps: &mut Vec<Step>) {
-    let setting = |key: &str, value: &str| FsOption { key: key.into(), value: Some(value.into()) };
+fn cgroup1_steps(
+    inputs: &LaunchInputs<'_>,
+    options: &Options,
+    target: &Path,
+    steps: &mut Vec<Step>,
+) {
+    let setting = |key: &str, value: &str| FsOption {
+        key: key.into(),
+        value: Some(value.into()),
+    };
     steps.push(Step::MountFs {
         fstype: "tmpfs".into(),
         source: "tmpfs".into(),
@@ -237,9 +340,15 @@ fn cgroup1_steps(inputs: &LaunchInputs<'_>, options: &Options, target: &Path, st
         let Some(own) = file.parent() else { continue };
         let suffix = inputs.cgroup.trim_start_matches('/');
         let mount = own.as_os_str().as_bytes().strip_suffix(suffix.as_bytes());
-        let Some(name) = mount.and_then(|mount| Path::new(std::ffi::OsStr::from_bytes(mount)).file_name()) else { continue };
+        let Some(name) =
+            mount.and_then(|mount| Path::new(std::ffi::OsStr::from_bytes(mount)).file_name())
+        else {
+            continue;
+        };
         steps.push(Step::Bind {
-            source: BindSource::Host { path: path_bytes(own) },
+            source: BindSource::Host {
+                path: path_bytes(own),
+            },
             tree: Recursion::This,
             attributes: options.attributes,
             attributes_tree: Recursion::This,
@@ -254,9 +363,20 @@ fn cgroup1_steps(inputs: &LaunchInputs<'_>, options: &Options, target: &Path, st
 fn device_steps(spec: &Spec, steps: &mut Vec<Step>) {
     for device in devices::DEFAULT {
         let mode = libc::S_IFCHR | device.mode & 0o7777;
-        steps.push(Step::Device { path: device.path.into(), mode, major: device.major, minor: device.minor, uid: 0, gid: 0 });
+        steps.push(Step::Device {
+            path: device.path.into(),
+            mode,
+            major: device.major,
+            minor: device.minor,
+            uid: 0,
+            gid: 0,
+        });
     }
-    let own = spec.linux().as_ref().and_then(|linux| linux.devices().clone()).unwrap_or_default();
+    let own = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.devices().clone())
+        .unwrap_or_default();
     for device in own {
         let kind = match device.typ() {
             LinuxDeviceType::B => libc::S_IFBLK,
@@ -280,14 +400,26 @@ fn device_steps(spec: &Spec, steps: &mut Vec<Step>) {
         ("/proc/self/fd/2", "/dev/stderr"),
         ("pts/ptmx", "/dev/ptmx"),
     ] {
-        steps.push(Step::Symlink { text: text.into(), path: path.into() });
+        steps.push(Step::Symlink {
+            text: text.into(),
+            path: path.into(),
+        });
     }
 }
 
 fn process(inputs: &LaunchInputs<'_>) -> Result<Process, CallError> {
-    let process = inputs.spec.process().as_ref().ok_or_else(|| CallError::new(Kind::Internal, "the OCI spec has no process"))?;
+    let process = inputs
+        .spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| CallError::new(Kind::Internal, "the OCI spec has no process"))?;
     let user = process.user();
-    let strings = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| text.as_str().into()).collect();
+    let strings = |list: &Option<Vec<String>>| {
+        list.iter()
+            .flatten()
+            .map(|text| text.as_str().into())
+            .collect()
+    };
     let rlimits = process.rlimits().iter().flatten();
     Ok(Process {
         argv: strings(process.args()),
@@ -304,9 +436,16 @@ fn process(inputs: &LaunchInputs<'_>) -> Result<Process, CallError> {
             inheritable: inputs.capabilities.inheritable.bits(),
             ambient: inputs.capabilities.ambient.bits(),
         },
-        new_privileges: if process.no_new_privileges() == Some(true) { NewPrivileges::Denied } else { NewPrivileges::Allowed },
+        new_privileges: if process.no_new_privileges() == Some(true) {
+            NewPrivileges::Denied
+        } else {
+            NewPrivileges::Allowed
+        },
         seccomp: inputs.seccomp.map(|program| Bytes(program.to_vec())),
-        rlimits: rlimits.filter(|limit| limit.typ() == PosixRlimitType::RlimitNofile).map(open_files).collect(),
+        rlimits: rlimits
+            .filter(|limit| limit.typ() == PosixRlimitType::RlimitNofile)
+            .map(open_files)
+            .collect(),
         apparmor: None,
         selinux: None,
     })
@@ -314,7 +453,12 @@ fn process(inputs: &LaunchInputs<'_>) -> Result<Process, CallError> {
 
 /// The hard limit is kept within the daemon's own: raising it needs CAP_SYS_RESOURCE.
 fn open_files(limit: &oci_spec::runtime::PosixRlimit) -> Rlimit {
-    let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(limit.hard(), |(_, hard)| hard);
+    let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .map_or(limit.hard(), |(_, hard)| hard);
     let hard = limit.hard().min(own);
-    Rlimit { resource: libc::RLIMIT_NOFILE, soft: limit.soft().min(hard), hard }
+    Rlimit {
+        resource: libc::RLIMIT_NOFILE,
+        soft: limit.soft().min(hard),
+        hard,
+    }
 }

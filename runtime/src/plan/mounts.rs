@@ -24,11 +24,23 @@ fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount 
 }
 
 /// All mounts, parents before children; a request's mount takes the place of a default one.
-pub(super) fn all_mounts(sandbox: &Sandbox, config: &ContainerConfig, privilege: Privilege) -> Result<Vec<Mount>, CallError> {
-    let mut volumes = config.mounts.iter().map(volume).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn all_mounts(
+    sandbox: &Sandbox,
+    config: &ContainerConfig,
+    privilege: Privilege,
+) -> Result<Vec<Mount>, CallError> {
+    let mut volumes = config
+        .mounts
+        .iter()
+        .map(volume)
+        .collect::<Result<Vec<_>, _>>()?;
     let mut mounts = kernel_mounts(sandbox, privilege);
     mounts.extend(pod_files(sandbox, config));
-    mounts.retain(|default| !volumes.iter().any(|volume| volume.destination() == default.destination()));
+    mounts.retain(|default| {
+        !volumes
+            .iter()
+            .any(|volume| volume.destination() == default.destination())
+    });
     // Stable: mounts of one depth keep their order.
     volumes.sort_by_key(|volume| volume.destination().components().count());
     mounts.extend(volumes);
@@ -41,28 +53,76 @@ fn kernel_mounts(sandbox: &Sandbox, privilege: Privilege) -> Vec<Mount> {
         Privilege::Privileged => &["nosuid", "noexec", "nodev", "rw"],
     };
     let shm = match sandbox.settings.ipc {
-        IpcMode::Pod => mount("/dev/shm", "bind", POD_SHM, &["bind", "nosuid", "noexec", "nodev"]),
-        IpcMode::Host => mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]),
+        IpcMode::Pod => mount(
+            "/dev/shm",
+            "bind",
+            POD_SHM,
+            &["bind", "nosuid", "noexec", "nodev"],
+        ),
+        IpcMode::Host => mount(
+            "/dev/shm",
+            "bind",
+            "/dev/shm",
+            &["rbind", "nosuid", "noexec", "nodev"],
+        ),
     };
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount(
+            "/dev/mqueue",
+            "mqueue",
+            "mqueue",
+            &["nosuid", "noexec", "nodev"],
+        ),
         shm,
         mount("/sys", "sysfs", "sysfs", sealed),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[sealed, &["relatime"]].concat()),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &[sealed, &["relatime"]].concat(),
+        ),
     ]
 }
 
 fn pod_files(sandbox: &Sandbox, config: &ContainerConfig) -> Vec<Mount> {
-    let read_only = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()).is_some_and(|context| context.readonly_rootfs);
-    let options: &[&str] = if read_only { &["rbind", "rprivate", "ro"] } else { &["rbind", "rprivate", "rw"] };
+    let read_only = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref())
+        .is_some_and(|context| context.readonly_rootfs);
+    let options: &[&str] = if read_only {
+        &["rbind", "rprivate", "ro"]
+    } else {
+        &["rbind", "rprivate", "rw"]
+    };
     let mut files = vec![("/etc/hosts", HOSTS), ("/etc/resolv.conf", RESOLV_CONF)];
     if sandbox.settings.network == NetworkMode::Pod || !sandbox.config.hostname.is_empty() {
         files.push(("/etc/hostname", HOSTNAME));
     }
-    files.into_iter().map(|(path, file)| mount(path, "bind", &sandbox.file(file).to_string_lossy(), options)).collect()
+    files
+        .into_iter()
+        .map(|(path, file)| mount(path, "bind", &sandbox.file(file).to_string_lossy(), options))
+        .collect()
 }
 
 fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {
@@ -72,7 +132,12 @@ fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {
         Ok(MountPropagation::PropagationPrivate) => "rprivate",
         Ok(MountPropagation::PropagationHostToContainer) => "rslave",
         Ok(MountPropagation::PropagationBidirectional) => "rshared",
-        Err(_) => return Err(CallError::invalid(format!("{} is no mount propagation", volume.propagation))),
+        Err(_) => {
+            return Err(CallError::invalid(format!(
+                "{} is no mount propagation",
+                volume.propagation
+            )));
+        }
     });
     options.push(match (volume.readonly, volume.recursive_read_only) {
         (true, true) => "rro",
@@ -80,16 +145,36 @@ fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {
         (false, false) => "rw",
         (false, true) => return Err(refused(volume, "recursive_read_only needs readonly")),
     });
-    if volume.recursive_read_only && volume.propagation != MountPropagation::PropagationPrivate as i32 {
-        return Err(refused(volume, "recursive_read_only needs private propagation"));
+    if volume.recursive_read_only
+        && volume.propagation != MountPropagation::PropagationPrivate as i32
+    {
+        return Err(refused(
+            volume,
+            "recursive_read_only needs private propagation",
+        ));
     }
-    if volume.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(CallError::state(format!("cannot mount an image on {}: image volumes are not offered yet", shown(&volume.container_path))));
+    if volume
+        .image
+        .as_ref()
+        .is_some_and(|image| !image.image.is_empty())
+    {
+        return Err(CallError::state(format!(
+            "cannot mount an image on {}: image volumes are not offered yet",
+            shown(&volume.container_path)
+        )));
     }
     if !volume.uid_mappings.is_empty() || !volume.gid_mappings.is_empty() {
-        return Err(CallError::state(format!("cannot mount {} with id mappings: user namespaces are not offered (see Status)", shown(&volume.host_path))));
+        return Err(CallError::state(format!(
+            "cannot mount {} with id mappings: user namespaces are not offered (see Status)",
+            shown(&volume.host_path)
+        )));
     }
-    let mut out = mount(&destination.to_string_lossy(), "bind", &volume.host_path, &options);
+    let mut out = mount(
+        &destination.to_string_lossy(),
+        "bind",
+        &volume.host_path,
+        &options,
+    );
     if let Some(options) = out.options_mut() {
         options.extend(volume.mount_options.iter().cloned());
     }
@@ -97,17 +182,27 @@ fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {
 }
 
 fn refused(volume: &cri::Mount, why: &str) -> CallError {
-    CallError::invalid(format!("cannot mount '{}' on '{}': {why}", shown(&volume.host_path), shown(&volume.container_path)))
+    CallError::invalid(format!(
+        "cannot mount '{}' on '{}': {why}",
+        shown(&volume.host_path),
+        shown(&volume.container_path)
+    ))
 }
 
 /// A path in the container, absolute and without `..`: it is resolved inside the root anyway, but `..` is never meant.
 pub(super) fn inside_path(text: &str) -> Result<PathBuf, CallError> {
     if text.is_empty() || text.contains('\0') || text.len() > 4095 {
-        return Err(CallError::invalid(format!("'{}' is no path in a container", shown(text))));
+        return Err(CallError::invalid(format!(
+            "'{}' is no path in a container",
+            shown(text)
+        )));
     }
     let path = Path::new("/").join(text);
     if path.components().any(|part| part == Component::ParentDir) {
-        return Err(CallError::invalid(format!("the container path '{}' holds '..'", shown(text))));
+        return Err(CallError::invalid(format!(
+            "the container path '{}' holds '..'",
+            shown(text)
+        )));
     }
     Ok(path.components().collect())
 }
@@ -123,9 +218,21 @@ pub(crate) fn check_mounts(config: &ContainerConfig) -> Result<(), CallError> {
         match std::fs::metadata(path) {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(path).internal(|| format!("cannot make the missing host path '{}'", shown(&volume.host_path)))?;
+                std::fs::create_dir_all(path).internal(|| {
+                    format!(
+                        "cannot make the missing host path '{}'",
+                        shown(&volume.host_path)
+                    )
+                })?;
             }
-            Err(error) => return Err(error).internal(|| format!("cannot look at the host path '{}'", shown(&volume.host_path))),
+            Err(error) => {
+                return Err(error).internal(|| {
+                    format!(
+                        "cannot look at the host path '{}'",
+                        shown(&volume.host_path)
+                    )
+                });
+            }
         }
     }
     Ok(())
@@ -133,10 +240,23 @@ pub(crate) fn check_mounts(config: &ContainerConfig) -> Result<(), CallError> {
 
 /// The directories that an image declares as volumes and no mount of the request covers. They are made in the writable
 /// layer, inside the root, so that nothing of the host is ever copied or resolved (CVE-2022-23648).
-pub(crate) fn image_volumes(config: &ContainerConfig, image: Option<&ImageConfig>) -> Result<Vec<PathBuf>, CallError> {
-    let declared = image.and_then(|image| image.volumes().as_ref()).into_iter().flatten();
-    let mut volumes = declared.map(|path| inside_path(path)).collect::<Result<Vec<_>, _>>()?;
-    volumes.retain(|path| !config.mounts.iter().any(|mount| Path::new(&mount.container_path) == path));
+pub(crate) fn image_volumes(
+    config: &ContainerConfig,
+    image: Option<&ImageConfig>,
+) -> Result<Vec<PathBuf>, CallError> {
+    let declared = image
+        .and_then(|image| image.volumes().as_ref())
+        .into_iter()
+        .flatten();
+    let mut volumes = declared
+        .map(|path| inside_path(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    volumes.retain(|path| {
+        !config
+            .mounts
+            .iter()
+            .any(|mount| Path::new(&mount.container_path) == path)
+    });
     Ok(volumes)
 }
 
@@ -154,13 +274,55 @@ mod tests {
 
     #[test]
     fn volume_options_follow_the_request() {
-        let base = || cri::Mount { container_path: "/data".into(), host_path: "/srv".into(), ..Default::default() };
-        let options = |mount: &cri::Mount| volume(mount).map(|mount| mount.options().clone().unwrap_or_default().join(","));
+        let base = || cri::Mount {
+            container_path: "/data".into(),
+            host_path: "/srv".into(),
+            ..Default::default()
+        };
+        let options = |mount: &cri::Mount| {
+            volume(mount).map(|mount| mount.options().clone().unwrap_or_default().join(","))
+        };
         assert_eq!(options(&base()).unwrap(), "rbind,rprivate,rw");
-        assert_eq!(options(&cri::Mount { readonly: true, propagation: 1, ..base() }).unwrap(), "rbind,rslave,ro");
-        assert_eq!(options(&cri::Mount { readonly: true, recursive_read_only: true, ..base() }).unwrap(), "rbind,rprivate,rro");
-        assert!(options(&cri::Mount { recursive_read_only: true, ..base() }).is_err());
-        assert!(options(&cri::Mount { readonly: true, recursive_read_only: true, propagation: 2, ..base() }).is_err());
-        assert!(options(&cri::Mount { propagation: 9, ..base() }).is_err());
+        assert_eq!(
+            options(&cri::Mount {
+                readonly: true,
+                propagation: 1,
+                ..base()
+            })
+            .unwrap(),
+            "rbind,rslave,ro"
+        );
+        assert_eq!(
+            options(&cri::Mount {
+                readonly: true,
+                recursive_read_only: true,
+                ..base()
+            })
+            .unwrap(),
+            "rbind,rprivate,rro"
+        );
+        assert!(
+            options(&cri::Mount {
+                recursive_read_only: true,
+                ..base()
+            })
+            .is_err()
+        );
+        assert!(
+            options(&cri::Mount {
+                readonly: true,
+                recursive_read_only: true,
+                propagation: 2,
+                ..base()
+            })
+            .is_err()
+        );
+        assert!(
+            options(&cri::Mount {
+                propagation: 9,
+                ..base()
+            })
+            .is_err()
+        );
     }
 }

@@ -3,7 +3,9 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+use oci_spec::runtime::{
+    Capability, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType,
+};
 use podwright_cri_api::v1::security_profile::ProfileType;
 use podwright_cri_api::v1::{ContainerConfig, LinuxContainerSecurityContext, SecurityProfile};
 
@@ -14,19 +16,38 @@ use crate::security::{Privilege, devices};
 
 /// Whether the container is privileged.
 pub(super) fn privilege(context: &LinuxContainerSecurityContext) -> Privilege {
-    if context.privileged { Privilege::Privileged } else { Privilege::Confined }
+    if context.privileged {
+        Privilege::Privileged
+    } else {
+        Privilege::Confined
+    }
 }
 
 /// The capability sets of a request.
-pub(crate) fn capability_sets(context: &LinuxContainerSecurityContext, available: CapabilitySet) -> Result<Capabilities, CallError> {
+pub(crate) fn capability_sets(
+    context: &LinuxContainerSecurityContext,
+    available: CapabilitySet,
+) -> Result<Capabilities, CallError> {
     let asked = context.capabilities.clone().unwrap_or_default();
-    let request = CapabilityRequest { add: &asked.add_capabilities, drop: &asked.drop_capabilities, add_ambient: &asked.add_ambient_capabilities };
-    capabilities::resolve(privilege(context), &request, available).invalid(|| "cannot give the container its capabilities".into())
+    let request = CapabilityRequest {
+        add: &asked.add_capabilities,
+        drop: &asked.drop_capabilities,
+        add_ambient: &asked.add_ambient_capabilities,
+    };
+    capabilities::resolve(privilege(context), &request, available)
+        .invalid(|| "cannot give the container its capabilities".into())
 }
 
 /// As the OCI spec has them.
 pub(super) fn oci_capabilities(sets: &Capabilities) -> LinuxCapabilities {
-    let named = |set: CapabilitySet| Some(set.names().iter().filter_map(|name| name.trim_start_matches("CAP_").parse::<Capability>().ok()).collect());
+    let named = |set: CapabilitySet| {
+        Some(
+            set.names()
+                .iter()
+                .filter_map(|name| name.trim_start_matches("CAP_").parse::<Capability>().ok())
+                .collect(),
+        )
+    };
     let mut out = LinuxCapabilities::default();
     out.set_bounding(named(sets.bounding));
     out.set_effective(named(sets.effective));
@@ -45,20 +66,30 @@ pub(crate) enum SeccompChoice {
 }
 
 /// The seccomp profile of a request. None given means the default one: what is not asked for is not open.
-pub(crate) fn seccomp_choice(context: &LinuxContainerSecurityContext) -> Result<SeccompChoice, CallError> {
+pub(crate) fn seccomp_choice(
+    context: &LinuxContainerSecurityContext,
+) -> Result<SeccompChoice, CallError> {
     if context.privileged {
         return Ok(SeccompChoice::Unconfined);
     }
     match &context.seccomp {
         None => legacy_seccomp(context),
-        Some(SecurityProfile { profile_type, localhost_ref }) => match ProfileType::try_from(*profile_type) {
+        Some(SecurityProfile {
+            profile_type,
+            localhost_ref,
+        }) => match ProfileType::try_from(*profile_type) {
             Ok(ProfileType::RuntimeDefault) => Ok(SeccompChoice::RuntimeDefault),
             Ok(ProfileType::Unconfined) => Ok(SeccompChoice::Unconfined),
-            Ok(ProfileType::Localhost) if Path::new(localhost_ref).is_absolute() => Ok(SeccompChoice::Localhost(localhost_ref.clone())),
-            Ok(ProfileType::Localhost) => {
-                Err(CallError::invalid(format!("the seccomp profile '{}' is not an absolute path", shown(localhost_ref))))
+            Ok(ProfileType::Localhost) if Path::new(localhost_ref).is_absolute() => {
+                Ok(SeccompChoice::Localhost(localhost_ref.clone()))
             }
-            Err(_) => Err(CallError::invalid(format!("{profile_type} is no type of a seccomp profile"))),
+            Ok(ProfileType::Localhost) => Err(CallError::invalid(format!(
+                "the seccomp profile '{}' is not an absolute path",
+                shown(localhost_ref)
+            ))),
+            Err(_) => Err(CallError::invalid(format!(
+                "{profile_type} is no type of a seccomp profile"
+            ))),
         },
     }
 }
@@ -69,14 +100,22 @@ fn legacy_seccomp(context: &LinuxContainerSecurityContext) -> Result<SeccompChoi
         "" | "runtime/default" | "docker/default" => Ok(SeccompChoice::RuntimeDefault),
         "unconfined" => Ok(SeccompChoice::Unconfined),
         path => match path.strip_prefix("localhost/") {
-            Some(file) if Path::new(file).is_absolute() => Ok(SeccompChoice::Localhost(file.into())),
-            _ => Err(CallError::invalid(format!("'{}' is no seccomp profile", shown(path)))),
+            Some(file) if Path::new(file).is_absolute() => {
+                Ok(SeccompChoice::Localhost(file.into()))
+            }
+            _ => Err(CallError::invalid(format!(
+                "'{}' is no seccomp profile",
+                shown(path)
+            ))),
         },
     }
 }
 
 /// The devices that the container gets besides the default ones, and the rules of its device cgroup.
-pub(super) fn container_devices(config: &ContainerConfig, privilege: Privilege) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>), CallError> {
+pub(super) fn container_devices(
+    config: &ContainerConfig,
+    privilege: Privilege,
+) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>), CallError> {
     let mut rules = devices::rules(privilege);
     let mut nodes = Vec::new();
     if privilege == Privilege::Privileged {
@@ -84,9 +123,16 @@ pub(super) fn container_devices(config: &ContainerConfig, privilege: Privilege) 
     }
     for device in &config.devices {
         let node = requested_device(&device.host_path, &device.container_path)?;
-        let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
+        let access = if device.permissions.is_empty() {
+            "rwm"
+        } else {
+            &device.permissions
+        };
         if !access.bytes().all(|byte| b"rwm".contains(&byte)) {
-            return Err(CallError::invalid(format!("'{}' are no device permissions: r, w and m are", shown(access))));
+            return Err(CallError::invalid(format!(
+                "'{}' are no device permissions: r, w and m are",
+                shown(access)
+            )));
         }
         let mut rule = LinuxDeviceCgroup::default();
         rule.set_allow(true);
@@ -101,9 +147,15 @@ pub(super) fn container_devices(config: &ContainerConfig, privilege: Privilege) 
 }
 
 fn requested_device(host_path: &str, container_path: &str) -> Result<LinuxDevice, CallError> {
-    let metadata = std::fs::metadata(host_path).invalid(|| format!("cannot give the device '{}'", shown(host_path)))?;
-    let inside = super::mounts::inside_path(if container_path.is_empty() { host_path } else { container_path })?;
-    device_node(&inside, &metadata).ok_or_else(|| CallError::invalid(format!("'{}' is no device", shown(host_path))))
+    let metadata = std::fs::metadata(host_path)
+        .invalid(|| format!("cannot give the device '{}'", shown(host_path)))?;
+    let inside = super::mounts::inside_path(if container_path.is_empty() {
+        host_path
+    } else {
+        container_path
+    })?;
+    device_node(&inside, &metadata)
+        .ok_or_else(|| CallError::invalid(format!("'{}' is no device", shown(host_path))))
 }
 
 fn device_node(inside: &Path, metadata: &std::fs::Metadata) -> Option<LinuxDevice> {
@@ -128,14 +180,23 @@ fn device_node(inside: &Path, metadata: &std::fs::Metadata) -> Option<LinuxDevic
 fn host_devices(directory: &Path, nodes: &mut Vec<LinuxDevice>) {
     const OWN: [&str; 6] = ["pts", "shm", "fd", "mqueue", "console", ".udev"];
     // A node that goes away meanwhile is not given.
-    for entry in std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
-        let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else { continue };
+    for entry in std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+    {
+        let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else {
+            continue;
+        };
         if OWN.iter().any(|own| entry.file_name() == *own) {
             continue;
         }
         if metadata.is_dir() {
             host_devices(&path, nodes);
-        } else if !devices::DEFAULT.iter().any(|device| Path::new(device.path) == path) {
+        } else if !devices::DEFAULT
+            .iter()
+            .any(|device| Path::new(device.path) == path)
+        {
             nodes.extend(device_node(&path, &metadata));
         }
     }

@@ -1,19 +1,28 @@
 //! Resource limits between CRI, OCI and what a cgroup holds.
 
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxResources,
+};
 use podwright_cri_api::v1::{HugepageLimit, LinuxContainerResources};
 
 use crate::cgroup::HeldResources;
 use crate::error::CallError;
 
 /// A request's limits. In CRI zero means "not given".
-pub(crate) fn oci_resources(request: &LinuxContainerResources, devices: Option<Vec<LinuxDeviceCgroup>>) -> Result<LinuxResources, CallError> {
+pub(crate) fn oci_resources(
+    request: &LinuxContainerResources,
+    devices: Option<Vec<LinuxDeviceCgroup>>,
+) -> Result<LinuxResources, CallError> {
     let mut resources = LinuxResources::default();
     resources.set_devices(devices);
     resources.set_cpu(Some(cpu(request)?));
     resources.set_memory(Some(memory(request)?));
     if !request.hugepage_limits.is_empty() {
-        let limits = request.hugepage_limits.iter().map(hugepages).collect::<Result<_, _>>()?;
+        let limits = request
+            .hugepage_limits
+            .iter()
+            .map(hugepages)
+            .collect::<Result<_, _>>()?;
         resources.set_hugepage_limits(Some(limits));
     }
     if !request.unified.is_empty() {
@@ -26,7 +35,9 @@ fn positive(name: &str, value: i64) -> Result<Option<u64>, CallError> {
     match u64::try_from(value) {
         Ok(0) => Ok(None),
         Ok(value) => Ok(Some(value)),
-        Err(_) => Err(CallError::invalid(format!("the limit {name} = {value} is negative"))),
+        Err(_) => Err(CallError::invalid(format!(
+            "the limit {name} = {value} is negative"
+        ))),
     }
 }
 
@@ -40,7 +51,11 @@ fn cpu(request: &LinuxContainerResources) -> Result<LinuxCpu, CallError> {
         quota if quota >= -1 => {
             cpu.set_quota(Some(quota));
         }
-        quota => return Err(CallError::invalid(format!("the limit cpu_quota = {quota} is negative; -1 means none"))),
+        quota => {
+            return Err(CallError::invalid(format!(
+                "the limit cpu_quota = {quota} is negative; -1 means none"
+            )));
+        }
     }
     let text = |value: &String| (!value.is_empty()).then(|| value.clone());
     cpu.set_cpus(text(&request.cpuset_cpus));
@@ -53,15 +68,22 @@ fn memory(request: &LinuxContainerResources) -> Result<LinuxMemory, CallError> {
     let bounded = |name: &str, value: i64| match value {
         0 => Ok(None),
         value if value >= -1 => Ok(Some(value)),
-        value => Err(CallError::invalid(format!("the limit {name} = {value} is negative; -1 means none"))),
+        value => Err(CallError::invalid(format!(
+            "the limit {name} = {value} is negative; -1 means none"
+        ))),
     };
     let limit = bounded("memory_limit_in_bytes", request.memory_limit_in_bytes)?;
-    let swap = bounded("memory_swap_limit_in_bytes", request.memory_swap_limit_in_bytes)?;
+    let swap = bounded(
+        "memory_swap_limit_in_bytes",
+        request.memory_swap_limit_in_bytes,
+    )?;
     if let (Some(limit), Some(swap)) = (limit, swap)
         && swap != -1
         && (limit == -1 || swap < limit)
     {
-        let what = format!("the limit memory_swap_limit_in_bytes = {swap} counts memory and swap together: it cannot be below memory_limit_in_bytes = {limit}");
+        let what = format!(
+            "the limit memory_swap_limit_in_bytes = {swap} counts memory and swap together: it cannot be below memory_limit_in_bytes = {limit}"
+        );
         return Err(CallError::invalid(what));
     }
     memory.set_limit(limit);
@@ -70,9 +92,17 @@ fn memory(request: &LinuxContainerResources) -> Result<LinuxMemory, CallError> {
 }
 
 fn hugepages(limit: &HugepageLimit) -> Result<LinuxHugepageLimit, CallError> {
-    let known = |suffix: &str| limit.page_size.strip_suffix(suffix).is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
+    let known = |suffix: &str| {
+        limit
+            .page_size
+            .strip_suffix(suffix)
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
     if !(known("KB") || known("MB") || known("GB")) {
-        return Err(CallError::invalid(format!("'{}' is no huge page size; 2MB or 1GB are", crate::index::shown(&limit.page_size))));
+        return Err(CallError::invalid(format!(
+            "'{}' is no huge page size; 2MB or 1GB are",
+            crate::index::shown(&limit.page_size)
+        )));
     }
     let mut out = LinuxHugepageLimit::default();
     out.set_page_size(limit.page_size.clone());
@@ -81,7 +111,10 @@ fn hugepages(limit: &HugepageLimit) -> Result<LinuxHugepageLimit, CallError> {
 }
 
 /// What the cgroup really holds, as CRI reports it; what it cannot hold is as it was asked for.
-pub(crate) fn held_resources(held: &HeldResources, asked: &LinuxContainerResources) -> LinuxContainerResources {
+pub(crate) fn held_resources(
+    held: &HeldResources,
+    asked: &LinuxContainerResources,
+) -> LinuxContainerResources {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     LinuxContainerResources {
         cpu_period: held.cpu_period.map_or(asked.cpu_period, signed),
@@ -91,8 +124,15 @@ pub(crate) fn held_resources(held: &HeldResources, asked: &LinuxContainerResourc
         oom_score_adj: asked.oom_score_adj,
         cpuset_cpus: held.cpus.clone().unwrap_or_default(),
         cpuset_mems: held.mems.clone().unwrap_or_default(),
-        hugepage_limits: held.hugepages.iter().map(|(page_size, limit)| HugepageLimit { page_size: page_size.clone(), limit: *limit }).collect(),
-        unified: held.unified.clone(),
+        hugepage_limits: held
+            .hugepages
+            .iter()
+            .map(|(page_size, limit)| HugepageLimit {
+                page_size: page_size.clone(),
+                limit: *limit,
+            })
+            .collect(),
+        unified: asked.unified.clone(),
         memory_swap_limit_in_bytes: held.memory_swap_limit.map_or(0, signed),
     }
 }
@@ -103,24 +143,76 @@ mod tests {
 
     #[test]
     fn zero_is_not_given_and_minus_one_is_none() {
-        let request = LinuxContainerResources { memory_limit_in_bytes: 1 << 20, cpu_quota: -1, ..Default::default() };
+        let request = LinuxContainerResources {
+            memory_limit_in_bytes: 1 << 20,
+            cpu_quota: -1,
+            ..Default::default()
+        };
         let resources = oci_resources(&request, None).unwrap();
-        let (cpu, memory) = (resources.cpu().clone().unwrap(), resources.memory().clone().unwrap());
-        assert_eq!((cpu.shares(), cpu.quota(), cpu.period()), (None, Some(-1), None));
+        let (cpu, memory) = (
+            resources.cpu().clone().unwrap(),
+            resources.memory().clone().unwrap(),
+        );
+        assert_eq!(
+            (cpu.shares(), cpu.quota(), cpu.period()),
+            (None, Some(-1), None)
+        );
         assert_eq!((memory.limit(), memory.swap()), (Some(1 << 20), None));
     }
 
     #[test]
     fn impossible_limits_are_named() {
         let none = LinuxContainerResources::default;
-        let page = |page_size: &str| vec![HugepageLimit { page_size: page_size.into(), limit: 1 }];
+        let page = |page_size: &str| {
+            vec![HugepageLimit {
+                page_size: page_size.into(),
+                limit: 1,
+            }]
+        };
         let cases = [
-            (LinuxContainerResources { cpu_shares: -1, ..none() }, "cpu_shares = -1"),
-            (LinuxContainerResources { cpu_period: -5, ..none() }, "cpu_period = -5"),
-            (LinuxContainerResources { cpu_quota: -2, ..none() }, "cpu_quota = -2"),
-            (LinuxContainerResources { memory_limit_in_bytes: -2, ..none() }, "memory_limit_in_bytes = -2"),
-            (LinuxContainerResources { memory_limit_in_bytes: 10, memory_swap_limit_in_bytes: 5, ..none() }, "cannot be below"),
-            (LinuxContainerResources { hugepage_limits: page("2 potatoes"), ..none() }, "2 potatoes"),
+            (
+                LinuxContainerResources {
+                    cpu_shares: -1,
+                    ..none()
+                },
+                "cpu_shares = -1",
+            ),
+            (
+                LinuxContainerResources {
+                    cpu_period: -5,
+                    ..none()
+                },
+                "cpu_period = -5",
+            ),
+            (
+                LinuxContainerResources {
+                    cpu_quota: -2,
+                    ..none()
+                },
+                "cpu_quota = -2",
+            ),
+            (
+                LinuxContainerResources {
+                    memory_limit_in_bytes: -2,
+                    ..none()
+                },
+                "memory_limit_in_bytes = -2",
+            ),
+            (
+                LinuxContainerResources {
+                    memory_limit_in_bytes: 10,
+                    memory_swap_limit_in_bytes: 5,
+                    ..none()
+                },
+                "cannot be below",
+            ),
+            (
+                LinuxContainerResources {
+                    hugepage_limits: page("2 potatoes"),
+                    ..none()
+                },
+                "2 potatoes",
+            ),
         ];
         for (request, expected) in cases {
             let error = oci_resources(&request, None).unwrap_err().to_string();

@@ -1,16 +1,19 @@
 //! The OCI runtime spec of a container (<https://github.com/opencontainers/runtime-spec>, config-linux.md).
 
 use oci_spec::image::Config as ImageConfig;
-use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, PosixRlimit, PosixRlimitType, Process, Root, Spec, User};
+use oci_spec::runtime::{
+    Linux, LinuxNamespace, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Process, Root,
+    Spec, User,
+};
 use podwright_cri_api::v1::ContainerConfig;
 
 use super::{environment, mounts, process, resources};
 use crate::cgroup::{CgroupPath, DeviceFilter};
-use crate::error::CallError;
+use crate::error::{CallError, Context};
 use crate::records::UserRecord;
 use crate::sandbox::{IpcMode, NetworkMode, PidMode, Sandbox, pid_mode};
-use crate::security::capabilities::CapabilitySet;
 use crate::security::Privilege;
+use crate::security::capabilities::CapabilitySet;
 
 /// What a container may open at first and at most: enough for servers, few enough for programs that walk through all.
 const OPEN_FILES: (u64, u64) = (1024, 524_288);
@@ -31,7 +34,12 @@ pub(crate) struct SpecInputs<'a> {
 
 /// The spec of a container; fails when the request cannot be met.
 pub(crate) fn container_spec(inputs: &SpecInputs<'_>) -> Result<Spec, CallError> {
-    let context = inputs.config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
+    let context = inputs
+        .config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.clone())
+        .unwrap_or_default();
     let privilege = process::privilege(&context);
     let mut root = Root::default();
     root.set_path("rootfs".into());
@@ -39,14 +47,23 @@ pub(crate) fn container_spec(inputs: &SpecInputs<'_>) -> Result<Spec, CallError>
     let mut spec = Spec::default();
     spec.set_root(Some(root));
     spec.set_hostname(None);
-    spec.set_mounts(Some(mounts::all_mounts(inputs.sandbox, inputs.config, privilege)?));
+    spec.set_mounts(Some(mounts::all_mounts(
+        inputs.sandbox,
+        inputs.config,
+        privilege,
+    )?));
     spec.set_process(Some(oci_process(inputs, &context)?));
     spec.set_linux(Some(linux(inputs, &context, privilege)?));
-    spec.set_annotations(Some(inputs.config.annotations.clone().into_iter().collect()));
+    spec.set_annotations(Some(
+        inputs.config.annotations.clone().into_iter().collect(),
+    ));
     Ok(spec)
 }
 
-fn oci_process(inputs: &SpecInputs<'_>, context: &podwright_cri_api::v1::LinuxContainerSecurityContext) -> Result<Process, CallError> {
+fn oci_process(
+    inputs: &SpecInputs<'_>,
+    context: &podwright_cri_api::v1::LinuxContainerSecurityContext,
+) -> Result<Process, CallError> {
     let (config, sandbox) = (inputs.config, inputs.sandbox);
     let mut user = User::default();
     user.set_uid(inputs.user.uid);
@@ -54,33 +71,59 @@ fn oci_process(inputs: &SpecInputs<'_>, context: &podwright_cri_api::v1::LinuxCo
     user.set_additional_gids(Some(inputs.user.groups.clone()));
     user.set_umask(Some(0o022));
     let working_dir = match config.working_dir.as_str() {
-        "" => inputs.image.and_then(|image| image.working_dir().clone()).unwrap_or_default(),
+        "" => inputs
+            .image
+            .and_then(|image| image.working_dir().clone())
+            .unwrap_or_default(),
         path => path.to_owned(),
     };
-    let mut limit = PosixRlimit::default();
-    limit.set_typ(PosixRlimitType::RlimitNofile);
-    limit.set_soft(OPEN_FILES.0);
-    limit.set_hard(OPEN_FILES.1);
+    let limit = PosixRlimitBuilder::default()
+        .typ(PosixRlimitType::RlimitNofile)
+        .soft(OPEN_FILES.0)
+        .hard(OPEN_FILES.1)
+        .build();
+    let limit = limit.internal(|| "cannot build the container's limits".into())?;
     let mut process = Process::default();
     process.set_terminal(Some(config.tty));
     process.set_user(user);
     process.set_args(Some(environment::arguments(config, inputs.image)?));
-    process.set_env(Some(environment::environment(config, inputs.image, &sandbox.config.hostname, &inputs.user.home)?));
-    process.set_cwd(mounts::inside_path(if working_dir.is_empty() { "/" } else { &working_dir })?);
-    process.set_capabilities(Some(process::oci_capabilities(&process::capability_sets(context, inputs.available)?)));
+    process.set_env(Some(environment::environment(
+        config,
+        inputs.image,
+        &sandbox.config.hostname,
+        &inputs.user.home,
+    )?));
+    process.set_cwd(mounts::inside_path(if working_dir.is_empty() {
+        "/"
+    } else {
+        &working_dir
+    })?);
+    process.set_capabilities(Some(process::oci_capabilities(&process::capability_sets(
+        context,
+        inputs.available,
+    )?)));
     process.set_rlimits(Some(vec![limit]));
     process.set_no_new_privileges(Some(context.no_new_privs));
     process.set_oom_score_adj(Some(inputs.oom_score_adj));
     Ok(process)
 }
 
-fn linux(inputs: &SpecInputs<'_>, context: &podwright_cri_api::v1::LinuxContainerSecurityContext, privilege: Privilege) -> Result<Linux, CallError> {
+fn linux(
+    inputs: &SpecInputs<'_>,
+    context: &podwright_cri_api::v1::LinuxContainerSecurityContext,
+    privilege: Privilege,
+) -> Result<Linux, CallError> {
     let (devices, rules) = process::container_devices(inputs.config, privilege)?;
     let rules = match inputs.device_filter {
         DeviceFilter::Cgroup1 => Some(rules),
         DeviceFilter::Unsupported => None,
     };
-    let asked = inputs.config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+    let asked = inputs
+        .config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.resources.clone())
+        .unwrap_or_default();
     let mut linux = Linux::default();
     linux.set_resources(Some(resources::oci_resources(&asked, rules)?));
     linux.set_cgroups_path(Some(inputs.cgroup.as_str().into()));
@@ -120,7 +163,10 @@ fn namespaces(inputs: &SpecInputs<'_>) -> Result<Vec<LinuxNamespace>, CallError>
 
 /// Whose processes the container sees.
 pub(crate) fn container_pid_mode(config: &ContainerConfig) -> Result<PidMode, CallError> {
-    let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let context = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref());
     match context.and_then(|context| context.namespace_options.as_ref()) {
         // CRI: an absent option means POD.
         None => Ok(PidMode::Pod),

@@ -11,7 +11,9 @@
 mod container;
 mod sandbox;
 
-pub(crate) use container::{ContainerRecord, ExitRecord, ResourcesRecord, StartedRecord, UserRecord};
+pub(crate) use container::{
+    ContainerRecord, ExitRecord, ResourcesRecord, StartedRecord, UserRecord,
+};
 pub(crate) use sandbox::{ReadyRecord, SandboxRecord, StoppedRecord};
 
 use std::fs;
@@ -25,7 +27,7 @@ const MAX_RECORD: u64 = 16 * 1024 * 1024;
 
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordError {
+pub(crate) enum RecordError {
     /// The system refused.
     #[error("cannot {action} the record {path}")]
     Io {
@@ -62,24 +64,37 @@ pub(crate) trait Record: prost::Message + Default {
         written.map_err(|source| {
             // The error below is the one to report.
             let _ = fs::remove_file(&temporary);
-            RecordError::Io { action: "write", path, source }
+            RecordError::Io {
+                action: "write",
+                path,
+                source,
+            }
         })
     }
 
     /// Reads it from `directory`; none when there is no such file.
     fn read(directory: &Path) -> Result<Option<Self>, RecordError> {
         let path = directory.join(Self::FILE);
-        let io = |source| RecordError::Io { action: "read", path: path.clone(), source };
+        let io = |source| RecordError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        };
         match fs::metadata(&path) {
             Ok(metadata) if metadata.len() > MAX_RECORD => {
-                return Err(RecordError::Damaged { path, what: format!("it is {} bytes long", metadata.len()) });
+                return Err(RecordError::Damaged {
+                    path,
+                    what: format!("it is {} bytes long", metadata.len()),
+                });
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
         }
         let bytes = fs::read(&path).map_err(io)?;
-        decode(&bytes).map(Some).map_err(|what| RecordError::Damaged { path, what })
+        decode(&bytes)
+            .map(Some)
+            .map_err(|what| RecordError::Damaged { path, what })
     }
 }
 
@@ -91,13 +106,19 @@ fn encode(message: &impl prost::Message) -> Vec<u8> {
 }
 
 fn decode<T: prost::Message + Default>(bytes: &[u8]) -> Result<T, String> {
-    let end = bytes.iter().take(80).position(|byte| *byte == b'\n').ok_or("it has no header")?;
+    let end = bytes
+        .iter()
+        .take(80)
+        .position(|byte| *byte == b'\n')
+        .ok_or("it has no header")?;
     let (header, body) = (&bytes[..end], &bytes[end + 1..]);
     let header = str::from_utf8(header).map_err(|_| "its header is not text")?;
     let fields = header.strip_prefix(MAGIC).ok_or("its header is unknown")?;
     let expected = format!(" {} {:08x}", body.len(), crc32fast::hash(body));
     if fields != expected {
-        return Err(format!("its header says{fields}, its contents say{expected}"));
+        return Err(format!(
+            "its header says{fields}, its contents say{expected}"
+        ));
     }
     T::decode(body).map_err(|error| error.to_string())
 }
@@ -107,7 +128,13 @@ mod tests {
     use super::*;
 
     fn sample() -> ExitRecord {
-        ExitRecord { exit_code: 137, signal: 9, finished_at: 1_700_000_000_000_000_000, reason: "OOMKilled".into(), message: String::new() }
+        ExitRecord {
+            exit_code: 137,
+            signal: 9,
+            finished_at: 1_700_000_000_000_000_000,
+            reason: "OOMKilled".into(),
+            message: String::new(),
+        }
     }
 
     #[test]
@@ -116,14 +143,21 @@ mod tests {
         assert_eq!(ExitRecord::read(directory.path()).unwrap(), None);
         sample().write(directory.path()).unwrap();
         assert_eq!(ExitRecord::read(directory.path()).unwrap(), Some(sample()));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "no temporary file stays"
+        );
     }
 
     #[test]
     fn every_truncation_and_every_flipped_bit_is_noticed() {
         let whole = encode(&sample());
         for length in 0..whole.len() {
-            assert!(decode::<ExitRecord>(&whole[..length]).is_err(), "cut to {length}");
+            assert!(
+                decode::<ExitRecord>(&whole[..length]).is_err(),
+                "cut to {length}"
+            );
         }
         for bit in 0..whole.len() * 8 {
             let mut damaged = whole.clone();
@@ -134,7 +168,12 @@ mod tests {
 
     #[test]
     fn a_record_that_cannot_be_written_leaves_nothing() {
-        let error = sample().write(Path::new("/proc/self/nothing-here")).unwrap_err();
-        assert!(error.to_string().contains("/proc/self/nothing-here/exit"), "{error}");
+        let error = sample()
+            .write(Path::new("/proc/self/nothing-here"))
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("/proc/self/nothing-here/exit"),
+            "{error}"
+        );
     }
 }

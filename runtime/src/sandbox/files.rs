@@ -12,9 +12,17 @@ use super::{HOSTNAME, HOSTS, RESOLV_CONF};
 use crate::error::{CallError, Context};
 
 /// Writes resolv.conf and hostname; hosts follows when the addresses are known.
-pub(super) fn write_early(directory: &Path, dns: Option<&DnsConfig>, hostname: &str) -> Result<(), CallError> {
+pub(super) fn write_early(
+    directory: &Path,
+    dns: Option<&DnsConfig>,
+    hostname: &str,
+) -> Result<(), CallError> {
     let resolv = match dns {
-        Some(dns) if !(dns.servers.is_empty() && dns.searches.is_empty() && dns.options.is_empty()) => resolv_conf(dns)?,
+        Some(dns)
+            if !(dns.servers.is_empty() && dns.searches.is_empty() && dns.options.is_empty()) =>
+        {
+            resolv_conf(dns)?
+        }
         _ => host_file(Path::new("/etc/resolv.conf"))?,
     };
     write(directory, RESOLV_CONF, &resolv)?;
@@ -22,7 +30,12 @@ pub(super) fn write_early(directory: &Path, dns: Option<&DnsConfig>, hostname: &
 }
 
 /// Writes hosts.
-pub(super) fn write_hosts(directory: &Path, network: NetworkMode, hostname: &str, addresses: &[IpAddr]) -> Result<(), CallError> {
+pub(super) fn write_hosts(
+    directory: &Path,
+    network: NetworkMode,
+    hostname: &str,
+    addresses: &[IpAddr],
+) -> Result<(), CallError> {
     let text = match network {
         NetworkMode::Host => host_file(Path::new("/etc/hosts"))?,
         NetworkMode::Pod => hosts(hostname, addresses).into_bytes(),
@@ -32,7 +45,9 @@ pub(super) fn write_hosts(directory: &Path, network: NetworkMode, hostname: &str
 
 /// The host's own name (gethostname(2)).
 pub(super) fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim_end().to_owned()).unwrap_or_default()
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim_end().to_owned())
+        .unwrap_or_default()
 }
 
 fn write(directory: &Path, name: &str, contents: &[u8]) -> Result<(), CallError> {
@@ -52,7 +67,9 @@ fn resolv_conf(dns: &DnsConfig) -> Result<Vec<u8>, CallError> {
     for entry in all {
         // A newline would add directives that nobody asked for.
         if entry.chars().any(char::is_control) {
-            return Err(CallError::invalid(format!("the DNS configuration holds a control character: {entry:?}")));
+            return Err(CallError::invalid(format!(
+                "the DNS configuration holds a control character: {entry:?}"
+            )));
         }
     }
     let mut text = String::new();
@@ -89,20 +106,37 @@ mod tests {
 
     #[test]
     fn resolv_conf_has_what_was_asked_for_in_the_resolver_s_order() {
-        let dns = DnsConfig { servers: vec!["10.0.0.10".into(), "fd00::a".into()], searches: vec!["a.b".into(), "c".into()], options: vec!["ndots:5".into()] };
+        let dns = DnsConfig {
+            servers: vec!["10.0.0.10".into(), "fd00::a".into()],
+            searches: vec!["a.b".into(), "c".into()],
+            options: vec!["ndots:5".into()],
+        };
         let text = String::from_utf8(resolv_conf(&dns).unwrap()).unwrap();
-        assert_eq!(text, "search a.b c\nnameserver 10.0.0.10\nnameserver fd00::a\noptions ndots:5\n");
+        assert_eq!(
+            text,
+            "search a.b c\nnameserver 10.0.0.10\nnameserver fd00::a\noptions ndots:5\n"
+        );
     }
 
     #[test]
     fn a_newline_adds_no_directive() {
-        let dns = DnsConfig { servers: vec!["10.0.0.10\nnameserver 6.6.6.6".into()], ..Default::default() };
+        let dns = DnsConfig {
+            servers: vec!["10.0.0.10\nnameserver 6.6.6.6".into()],
+            ..Default::default()
+        };
         assert!(resolv_conf(&dns).is_err());
     }
 
     #[test]
     fn hosts_names_the_pod_by_each_address() {
-        let text = hosts("web", &["10.1.2.3".parse().unwrap(), "fd00::3".parse().unwrap()]);
-        assert!(text.starts_with("127.0.0.1\tlocalhost\n") && text.ends_with("10.1.2.3\tweb\nfd00::3\tweb\n"), "{text}");
+        let text = hosts(
+            "web",
+            &["10.1.2.3".parse().unwrap(), "fd00::3".parse().unwrap()],
+        );
+        assert!(
+            text.starts_with("127.0.0.1\tlocalhost\n")
+                && text.ends_with("10.1.2.3\tweb\nfd00::3\tweb\n"),
+            "{text}"
+        );
     }
 }

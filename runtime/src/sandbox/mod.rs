@@ -7,10 +7,10 @@ mod settings;
 mod stop;
 mod view;
 
+pub(crate) use remove::remove;
 pub(crate) use run::run;
 pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, pid_mode};
 pub(crate) use stop::{lost, release, stop};
-pub(crate) use remove::remove;
 pub(crate) use view::{list, status};
 
 use std::path::{Path, PathBuf};
@@ -42,8 +42,18 @@ pub(crate) struct PodName {
 
 impl From<&PodSandboxMetadata> for PodName {
     fn from(metadata: &PodSandboxMetadata) -> Self {
-        let PodSandboxMetadata { name, uid, namespace, attempt } = metadata.clone();
-        Self { namespace, name, uid, attempt }
+        let PodSandboxMetadata {
+            name,
+            uid,
+            namespace,
+            attempt,
+        } = metadata.clone();
+        Self {
+            namespace,
+            name,
+            uid,
+            attempt,
+        }
     }
 }
 
@@ -82,7 +92,14 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn new(record: &SandboxRecord, id: SandboxId, settings: Settings, cgroup: CgroupPath, directory: PathBuf, state: State) -> Self {
+    pub(crate) fn new(
+        record: &SandboxRecord,
+        id: SandboxId,
+        settings: Settings,
+        cgroup: CgroupPath,
+        directory: PathBuf,
+        state: State,
+    ) -> Self {
         Self {
             id,
             config: record.config.clone().unwrap_or_default(),
@@ -97,7 +114,10 @@ impl Sandbox {
     }
 
     pub(crate) fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The pause of a ready sandbox.
@@ -110,7 +130,12 @@ impl Sandbox {
 
     /// As [`Self::pause`]; an error names what could not be done.
     pub(crate) fn require_ready(&self, what: &str) -> Result<Arc<Pause>, CallError> {
-        self.pause().ok_or_else(|| CallError::state(format!("cannot {what}: the pod sandbox {} is not ready; run a new one", self.id)))
+        self.pause().ok_or_else(|| {
+            CallError::state(format!(
+                "cannot {what}: the pod sandbox {} is not ready; run a new one",
+                self.id
+            ))
+        })
     }
 
     pub(crate) fn set_not_ready(&self) {

@@ -9,7 +9,9 @@ use crate::node::Node;
 
 /// Removes a sandbox and its containers, running ones too. Removing an unknown one is no error.
 pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
-    let Some(sandbox) = node.sandboxes.find(id)? else { return Ok(()) };
+    let Some(sandbox) = node.sandboxes.find(id)? else {
+        return Ok(());
+    };
     let _operation = sandbox.operation.lock().await;
     stop::stop_locked(node, &sandbox).await?;
     for container in node.containers_of(&sandbox.id) {

@@ -26,10 +26,18 @@ const SHM_SIZE: u64 = 64 * 1024 * 1024;
 const PAUSE_OOM_SCORE: i64 = -998;
 
 /// Runs a new sandbox; a retried call finds the first one's.
-pub(crate) async fn run(node: &Arc<Node>, request: RunPodSandboxRequest) -> Result<SandboxId, CallError> {
-    let config = request.config.ok_or_else(|| CallError::invalid("the request has no pod sandbox config"))?;
+pub(crate) async fn run(
+    node: &Arc<Node>,
+    request: RunPodSandboxRequest,
+) -> Result<SandboxId, CallError> {
+    let config = request
+        .config
+        .ok_or_else(|| CallError::invalid("the request has no pod sandbox config"))?;
     if !request.runtime_handler.is_empty() {
-        let what = format!("there is no runtime handler '{}' here; leave it empty", crate::index::shown(&request.runtime_handler));
+        let what = format!(
+            "there is no runtime handler '{}' here; leave it empty",
+            crate::index::shown(&request.runtime_handler)
+        );
         return Err(CallError::new(Kind::NotFound, what));
     }
     let settings = Settings::check(&config)?;
@@ -50,15 +58,29 @@ fn found(node: &Node, id: SandboxId, config: &PodSandboxConfig) -> Result<Sandbo
     match node.sandboxes.get(id.as_str()) {
         Some(sandbox) if sandbox.config == *config && sandbox.pause().is_some() => Ok(id),
         Some(sandbox) => {
-            let why = if sandbox.pause().is_none() { "which is not ready" } else { "whose config is another" };
-            let what = format!("the pod's name, namespace, uid and attempt belong to the pod sandbox {id}, {why}: remove it or count the attempt up");
+            let why = if sandbox.pause().is_none() {
+                "which is not ready"
+            } else {
+                "whose config is another"
+            };
+            let what = format!(
+                "the pod's name, namespace, uid and attempt belong to the pod sandbox {id}, {why}: remove it or count the attempt up"
+            );
             Err(CallError::new(Kind::AlreadyExists, what))
         }
-        None => Err(CallError::new(Kind::AlreadyExists, format!("the pod's name belongs to the pod sandbox {id}, which is being removed"))),
+        None => Err(CallError::new(
+            Kind::AlreadyExists,
+            format!("the pod's name belongs to the pod sandbox {id}, which is being removed"),
+        )),
     }
 }
 
-async fn make(node: &Arc<Node>, id: SandboxId, config: PodSandboxConfig, settings: Settings) -> Result<Sandbox, CallError> {
+async fn make(
+    node: &Arc<Node>,
+    id: SandboxId,
+    config: PodSandboxConfig,
+    settings: Settings,
+) -> Result<Sandbox, CallError> {
     let cgroup = pod_cgroup(node, &id, &config)?;
     let directory = super::directory(&node.config.state_dir, &id);
     let record = SandboxRecord {
@@ -69,12 +91,22 @@ async fn make(node: &Arc<Node>, id: SandboxId, config: PodSandboxConfig, setting
         cgroup: cgroup.to_string(),
     };
     let result = async {
-        std::fs::create_dir(&directory).internal(|| format!("cannot make the directory {}", directory.display()))?;
-        record.write(&directory).internal(|| "cannot run the pod sandbox".into())?;
+        std::fs::create_dir(&directory)
+            .internal(|| format!("cannot make the directory {}", directory.display()))?;
+        record
+            .write(&directory)
+            .internal(|| "cannot run the pod sandbox".into())?;
         start(node, &id, &record, &settings, &cgroup).await
     };
     match result.await {
-        Ok(pause) => Ok(Sandbox::new(&record, id, settings, cgroup, directory, State::Ready(pause))),
+        Ok(pause) => Ok(Sandbox::new(
+            &record,
+            id,
+            settings,
+            cgroup,
+            directory,
+            State::Ready(pause),
+        )),
         Err(error) => {
             super::stop::release(node, &id, &settings, &cgroup).await;
             node.reclaim.directory(directory);
@@ -83,7 +115,13 @@ async fn make(node: &Arc<Node>, id: SandboxId, config: PodSandboxConfig, setting
     }
 }
 
-async fn start(node: &Arc<Node>, id: &SandboxId, record: &SandboxRecord, settings: &Settings, cgroup: &CgroupPath) -> Result<Arc<Pause>, CallError> {
+async fn start(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    record: &SandboxRecord,
+    settings: &Settings,
+    cgroup: &CgroupPath,
+) -> Result<Arc<Pause>, CallError> {
     let config = record.config.clone().unwrap_or_default();
     let directory = super::directory(&node.config.state_dir, id);
     let hostname = match settings.network {
@@ -92,10 +130,20 @@ async fn start(node: &Arc<Node>, id: &SandboxId, record: &SandboxRecord, setting
     };
     files::write_early(&directory, config.dns_config.as_ref(), &hostname)?;
     if !config.log_directory.is_empty() {
-        std::fs::create_dir_all(&config.log_directory).internal(|| format!("cannot make the pod's log directory {}", crate::index::shown(&config.log_directory)))?;
+        std::fs::create_dir_all(&config.log_directory).internal(|| {
+            format!(
+                "cannot make the pod's log directory {}",
+                crate::index::shown(&config.log_directory)
+            )
+        })?;
     }
-    let own_cgroup = node.cgroups.create(&pause_cgroup(node, cgroup)?).internal(|| "cannot make the pod's cgroup".into())?;
-    let pause = Pause::start(&node.program, id, node.events.clone()).await.internal(|| "cannot run the pod sandbox".into())?;
+    let own_cgroup = node
+        .cgroups
+        .create(&pause_cgroup(node, cgroup)?)
+        .internal(|| "cannot make the pod's cgroup".into())?;
+    let pause = Pause::start(&node.program, id, node.events.clone())
+        .await
+        .internal(|| "cannot run the pod sandbox".into())?;
     match furnish(node, id, settings, &own_cgroup, &hostname, &pause).await {
         Ok(()) => Ok(pause),
         Err(error) => {
@@ -109,52 +157,108 @@ async fn start(node: &Arc<Node>, id: &SandboxId, record: &SandboxRecord, setting
 }
 
 /// Makes the namespaces, connects the network and writes what is known only then.
-async fn furnish(node: &Arc<Node>, id: &SandboxId, settings: &Settings, cgroup: &Cgroup, hostname: &str, pause: &Pause) -> Result<(), CallError> {
+async fn furnish(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    settings: &Settings,
+    cgroup: &Cgroup,
+    hostname: &str,
+    pause: &Pause,
+) -> Result<(), CallError> {
     let directory = super::directory(&node.config.state_dir, id);
     let procs = cgroup.procs_files();
     let plan = SandboxPlan {
         pod: id.wire(),
         namespaces: namespaces(settings),
         cgroup_procs: procs.iter().map(|path| path.as_path().into()).collect(),
-        oom_score_adj: Some(node.oom_scores.clamp(PAUSE_OOM_SCORE).internal(|| "cannot set pause's oom_score_adj".into())?),
-        hostname: if settings.network == NetworkMode::Host { Bytes::default() } else { hostname.into() },
+        oom_score_adj: Some(
+            node.oom_scores
+                .clamp(PAUSE_OOM_SCORE)
+                .internal(|| "cannot set pause's oom_score_adj".into())?,
+        ),
+        hostname: if settings.network == NetworkMode::Host {
+            Bytes::default()
+        } else {
+            hostname.into()
+        },
         sysctls: sysctls(settings),
-        shm_size: if settings.ipc == IpcMode::Pod { SHM_SIZE } else { 0 },
-        pid_namespace: if settings.pid == PidMode::Pod { PodPid::Shared } else { PodPid::Separate },
+        shm_size: if settings.ipc == IpcMode::Pod {
+            SHM_SIZE
+        } else {
+            0
+        },
+        pid_namespace: if settings.pid == PidMode::Pod {
+            PodPid::Shared
+        } else {
+            PodPid::Separate
+        },
     };
-    let made = pause.init(plan).await.internal(|| "cannot make the pod's namespaces".into())?;
+    let made = pause
+        .init(plan)
+        .await
+        .internal(|| "cannot make the pod's namespaces".into())?;
     let addresses = attach(node, id, settings, made)?;
     files::write_hosts(&directory, settings.network, hostname, &addresses)?;
-    ReadyRecord { at: clock::now() }.write(&directory).internal(|| "cannot run the pod sandbox".into())
+    ReadyRecord { at: clock::now() }
+        .write(&directory)
+        .internal(|| "cannot run the pod sandbox".into())
 }
 
-fn attach(node: &Node, id: &SandboxId, settings: &Settings, made: Made) -> Result<Vec<IpAddr>, CallError> {
+fn attach(
+    node: &Node,
+    id: &SandboxId,
+    settings: &Settings,
+    made: Made,
+) -> Result<Vec<IpAddr>, CallError> {
     if settings.network == NetworkMode::Host {
         return Ok(Vec::new());
     }
-    let (namespace, netlink) = made.network.ok_or_else(|| CallError::new(Kind::Internal, "pause made no network namespace"))?;
-    let attachment = node.network.attach(id.as_str(), namespace.as_fd(), netlink.as_fd(), &settings.ports);
+    let (namespace, netlink) = made
+        .network
+        .ok_or_else(|| CallError::new(Kind::Internal, "pause made no network namespace"))?;
+    let attachment = node.network.attach(
+        id.as_str(),
+        namespace.as_fd(),
+        netlink.as_fd(),
+        &settings.ports,
+    );
     let attachment = attachment.map_err(|error| {
         let kind = crate::network_kind(&error);
         CallError::caused(kind, "cannot connect the pod to the network", error)
     })?;
-    Ok(attachment.addresses.iter().map(|address| address.address()).collect())
+    Ok(attachment
+        .addresses
+        .iter()
+        .map(|address| address.address)
+        .collect())
 }
 
-fn pod_cgroup(node: &Node, id: &SandboxId, config: &PodSandboxConfig) -> Result<CgroupPath, CallError> {
-    let parent = config.linux.as_ref().map_or("", |linux| linux.cgroup_parent.as_str());
+fn pod_cgroup(
+    node: &Node,
+    id: &SandboxId,
+    config: &PodSandboxConfig,
+) -> Result<CgroupPath, CallError> {
+    let parent = config
+        .linux
+        .as_ref()
+        .map_or("", |linux| linux.cgroup_parent.as_str());
     let parent = match parent {
         "" => node.config.cgroup_root.clone(),
         // The kubelet's cgroupfs driver sends absolute paths; a relative one starts at the root as well.
-        path => CgroupPath::new(&format!("/{}", path.trim_matches('/'))).invalid(|| "cannot use the pod's cgroup parent".into())?,
+        path => CgroupPath::new(&format!("/{}", path.trim_matches('/')))
+            .invalid(|| "cannot use the pod's cgroup parent".into())?,
     };
-    parent.join(&format!("{}{id}", crate::CGROUP_PREFIX)).internal(|| "cannot name the pod's cgroup".into())
+    parent
+        .join(&format!("{}{id}", crate::CGROUP_PREFIX))
+        .internal(|| "cannot name the pod's cgroup".into())
 }
 
 /// Where pause itself is: on cgroup v2 no cgroup has both processes and children with controllers (cgroups(7)).
 fn pause_cgroup(node: &Node, pod: &CgroupPath) -> Result<CgroupPath, CallError> {
     match node.cgroups.version() {
-        crate::cgroup::Version::V2 => pod.join("pause").internal(|| "cannot name pause's cgroup".into()),
+        crate::cgroup::Version::V2 => pod
+            .join("pause")
+            .internal(|| "cannot name pause's cgroup".into()),
         crate::cgroup::Version::V1 | crate::cgroup::Version::Hybrid => Ok(pod.clone()),
     }
 }
@@ -173,10 +277,22 @@ fn namespaces(settings: &Settings) -> u64 {
 }
 
 fn sysctls(settings: &Settings) -> Vec<Sysctl> {
-    let own: &[(&str, &str)] = if settings.network == NetworkMode::Pod { podwright_netns::POD_SYSCTLS } else { &[] };
-    let own = own.iter().map(|(name, value)| Sysctl { path: name.replace('.', "/").into(), value: (*value).into(), missing: Missing::Ignored });
+    let own: &[(&str, &str)] = if settings.network == NetworkMode::Pod {
+        podwright_netns::POD_SYSCTLS
+    } else {
+        &[]
+    };
+    let own = own.iter().map(|(name, value)| Sysctl {
+        path: name.replace('.', "/").into(),
+        value: (*value).into(),
+        missing: Missing::Ignored,
+    });
     // The pod's own come last: they win.
     let asked = settings.sysctls.iter();
-    let asked = asked.map(|sysctl| Sysctl { path: sysctl.proc_path().into(), value: sysctl.value.clone().into(), missing: Missing::Fails });
+    let asked = asked.map(|sysctl| Sysctl {
+        path: sysctl.proc_path().into(),
+        value: sysctl.value.clone().into(),
+        missing: Missing::Fails,
+    });
     own.chain(asked).collect()
 }

@@ -20,19 +20,35 @@ const KILLED: Duration = Duration::from_secs(10);
 
 /// Stops a sandbox: its containers are killed, its addresses and ports freed. Stopping a stopped or unknown one is no error.
 pub(crate) async fn stop(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
-    let Some(sandbox) = node.sandboxes.find(id)? else { return Ok(()) };
+    let Some(sandbox) = node.sandboxes.find(id)? else {
+        return Ok(());
+    };
     let _operation = sandbox.operation.lock().await;
     stop_locked(node, &sandbox).await
 }
 
 /// As [`stop`], for who holds the sandbox's operation lock.
 pub(super) async fn stop_locked(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
-    let State::Ready(pause) = sandbox.state() else { return Ok(()) };
+    let State::Ready(pause) = sandbox.state() else {
+        return Ok(());
+    };
     // No container starts from here on.
     sandbox.set_not_ready();
-    let running: Vec<Arc<Container>> = node.containers_of(&sandbox.id).into_iter().filter(|container| container.is_running()).collect();
+    let running: Vec<Arc<Container>> = node
+        .containers_of(&sandbox.id)
+        .into_iter()
+        .filter(|container| container.is_running())
+        .collect();
     for container in &running {
-        if let Err(error) = pause.signal(Target::Container { id: container.id.wire() }, libc::SIGKILL).await {
+        if let Err(error) = pause
+            .signal(
+                Target::Container {
+                    id: container.id.wire(),
+                },
+                libc::SIGKILL,
+            )
+            .await
+        {
             tracing::debug!(sandbox = %sandbox.id, container = %container.id, error = %chain(&error), "not killed one by one");
         }
     }
@@ -48,7 +64,9 @@ pub(super) async fn stop_locked(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Res
 
 /// A pod whose pause has ended without being asked: it is not ready, and everything of it is killed and reclaimed.
 pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId) {
-    let Some(sandbox) = node.sandboxes.get(id.as_str()) else { return };
+    let Some(sandbox) = node.sandboxes.get(id.as_str()) else {
+        return;
+    };
     if matches!(sandbox.state(), State::NotReady) {
         return;
     }
@@ -68,12 +86,24 @@ async fn finish(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallErro
     for container in node.containers_of(&sandbox.id) {
         container::lost(node, &container);
     }
-    StoppedRecord { at: clock::now() }.write(&sandbox.directory).internal(|| format!("cannot record that the pod sandbox {} has stopped", sandbox.id))
+    StoppedRecord { at: clock::now() }
+        .write(&sandbox.directory)
+        .internal(|| {
+            format!(
+                "cannot record that the pod sandbox {} has stopped",
+                sandbox.id
+            )
+        })
 }
 
 /// Frees everything that a sandbox holds outside its directory. Goes on past failures: each is logged, and the next start
 /// of the daemon reclaims what is left.
-pub(crate) async fn release(node: &Arc<Node>, id: &SandboxId, settings: &Settings, cgroup: &CgroupPath) {
+pub(crate) async fn release(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    settings: &Settings,
+    cgroup: &CgroupPath,
+) {
     let group = node.cgroups.cgroup(cgroup);
     let alive = group.pids().map_or(true, |pids| !pids.is_empty());
     if alive && group.exists() {

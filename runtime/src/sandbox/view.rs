@@ -26,14 +26,18 @@ pub(crate) fn list(node: &Node, filter: Option<&cri::PodSandboxFilter>) -> Vec<c
 }
 
 fn matching(node: &Node, filter: Option<&cri::PodSandboxFilter>) -> Vec<Arc<Sandbox>> {
-    let Some(filter) = filter else { return node.sandboxes.all() };
+    let Some(filter) = filter else {
+        return node.sandboxes.all();
+    };
     let mut sandboxes = match filter.id.as_str() {
         "" => node.sandboxes.all(),
         // An unknown or ambiguous id filters everything out.
         id => node.sandboxes.find(id).ok().flatten().into_iter().collect(),
     };
     sandboxes.retain(|sandbox| {
-        let state = filter.state.is_none_or(|state| state.state == cri_state(sandbox) as i32);
+        let state = filter
+            .state
+            .is_none_or(|state| state.state == cri_state(sandbox) as i32);
         state && selects(&filter.label_selector, &sandbox.config.labels)
     });
     sandboxes
@@ -52,27 +56,47 @@ fn item(sandbox: &Sandbox) -> cri::PodSandbox {
 }
 
 /// A sandbox's status with its containers', and more about it when `verbose`.
-pub(crate) fn status(node: &Node, request: &cri::PodSandboxStatusRequest) -> Result<cri::PodSandboxStatusResponse, CallError> {
+pub(crate) fn status(
+    node: &Node,
+    request: &cri::PodSandboxStatusRequest,
+) -> Result<cri::PodSandboxStatusResponse, CallError> {
     let sandbox = node.sandboxes.require(&request.pod_sandbox_id)?;
     let containers = node.containers_of(&sandbox.id);
     Ok(cri::PodSandboxStatusResponse {
         status: Some(sandbox_status(node, &sandbox)),
-        info: if request.verbose { info(&sandbox) } else { BTreeMap::new() },
-        containers_statuses: containers.iter().map(|container| container_status(container)).collect(),
+        info: if request.verbose {
+            info(&sandbox)
+        } else {
+            BTreeMap::new()
+        },
+        containers_statuses: containers
+            .iter()
+            .map(|container| container_status(container))
+            .collect(),
         timestamp: clock::now(),
     })
 }
 
 fn sandbox_status(node: &Node, sandbox: &Sandbox) -> cri::PodSandboxStatus {
-    let context = sandbox.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
-    let options = context.and_then(|context| context.namespace_options.clone()).unwrap_or_default();
+    let context = sandbox
+        .config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref());
+    let options = context
+        .and_then(|context| context.namespace_options.clone())
+        .unwrap_or_default();
     cri::PodSandboxStatus {
         id: sandbox.id.to_string(),
         metadata: Some(sandbox.metadata()),
         state: cri_state(sandbox).into(),
         created_at: sandbox.created_at,
         network: Some(network_status(node, sandbox)),
-        linux: Some(cri::LinuxPodSandboxStatus { namespaces: Some(cri::Namespace { options: Some(options) }) }),
+        linux: Some(cri::LinuxPodSandboxStatus {
+            namespaces: Some(cri::Namespace {
+                options: Some(options),
+            }),
+        }),
         labels: sandbox.config.labels.clone(),
         annotations: sandbox.config.annotations.clone(),
         runtime_handler: sandbox.runtime_handler.clone(),
@@ -82,7 +106,10 @@ fn sandbox_status(node: &Node, sandbox: &Sandbox) -> cri::PodSandboxStatus {
 /// The pod's addresses; none on the host's network, as CRI says, and none of a pod that has stopped.
 fn network_status(node: &Node, sandbox: &Sandbox) -> cri::PodSandboxNetworkStatus {
     let attachment = node.network.attachment(sandbox.id.as_str());
-    let mut addresses = attachment.iter().flat_map(|attachment| &attachment.addresses).map(|address| address.address().to_string());
+    let mut addresses = attachment
+        .iter()
+        .flat_map(|attachment| &attachment.addresses)
+        .map(|address| address.address.to_string());
     cri::PodSandboxNetworkStatus {
         ip: addresses.next().unwrap_or_default(),
         additional_ips: addresses.map(|ip| cri::PodIp { ip }).collect(),
