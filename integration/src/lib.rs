@@ -1,6 +1,7 @@
 //! Tests, conformance runs and benchmarks of Podwright, through its public sockets alone.
 
 pub mod cache;
+pub mod cri;
 pub mod images;
 pub mod log;
 pub mod node;

@@ -4,7 +4,6 @@
 //! cgroup) comes from a numbered [`Slot`] that no other test process holds, so tests run side by side,
 //! and what a crashed run left in its slot is cleared by the next one that takes it.
 
-mod calls;
 mod daemon;
 mod leak;
 mod netfilter;
@@ -14,21 +13,21 @@ mod slot;
 mod wait;
 
 use anyhow::{Context as _, Result};
-use podwright_cri_api::client::Client;
 
-pub use calls::Pod;
 pub use daemon::Daemon;
 pub use leak::{Snapshot, Usage};
 pub use slot::Slot;
 pub use wait::{DEADLINE, until};
 
-use crate::{images::BUSYBOX, registry::Registry};
+use crate::{cri::Cri, images::BUSYBOX, registry::Registry};
 
 /// A daemon with a registry that holds the test images.
 #[derive(Debug)]
 pub struct Node {
     /// The daemon.
     pub daemon: Daemon,
+    /// Calls to it.
+    pub cri: Cri,
     /// Where its pulls go.
     pub registry: Registry,
     before: Snapshot,
@@ -43,16 +42,17 @@ impl Node {
     pub async fn start() -> Result<Self> {
         let registry = Registry::with_test_images().await?;
         let daemon = Daemon::start(&registry).await?;
-        let mut node = Self {
-            before: Snapshot::default(),
-            daemon,
-            registry,
-        };
-        node.pull(BUSYBOX)
+        let cri = Cri::new(daemon.client(), &daemon.slot().path("logs"));
+        cri.pull(BUSYBOX)
             .await
             .context("pulling the image that all tests use")?;
-        node.before = Snapshot::of(node.daemon.slot())?;
-        Ok(node)
+        let before = Snapshot::of(daemon.slot())?;
+        Ok(Self {
+            daemon,
+            cri,
+            registry,
+            before,
+        })
     }
 
     /// Takes what is on the machine now as the state to end in; for tests that pull images.
@@ -62,11 +62,6 @@ impl Node {
     pub fn settle(&mut self) -> Result<()> {
         self.before = Snapshot::of(self.daemon.slot())?;
         Ok(())
-    }
-
-    /// A connection to the daemon.
-    pub fn client(&self) -> Client {
-        self.daemon.client()
     }
 
     /// Waits until the machine is as it was after [`start`](Self::start) or [`settle`](Self::settle).
@@ -83,7 +78,7 @@ impl Node {
     /// # Errors
     /// When a call fails, something is left, or the daemon does not stop in good order.
     pub async fn finish(mut self) -> Result<()> {
-        self.remove_all_pods().await?;
+        self.cri.remove_all_pods().await?;
         self.check_leaks().await?;
         self.daemon.terminate().await
     }

@@ -47,7 +47,7 @@ fn refused<T: std::fmt::Debug>(
 #[tokio::test]
 async fn unknown_ids_are_not_found() -> Result<()> {
     let node = Node::start().await?;
-    let mut runtime = node.client().runtime;
+    let mut runtime = node.cri.client().runtime;
     for id in [
         "",
         "nonsense",
@@ -84,7 +84,7 @@ async fn unknown_ids_are_not_found() -> Result<()> {
             &codes,
             &[],
         );
-        refused(what, node.pod_status(id).await, &codes, &[]);
+        refused(what, node.cri.pod_status(id).await, &codes, &[]);
         let config = Some(ContainerSpec::new("c").config);
         let pod_sandbox_id = id.to_owned();
         let create = CreateContainerRequest {
@@ -101,7 +101,7 @@ async fn unknown_ids_are_not_found() -> Result<()> {
 async fn pods_without_what_they_need_are_refused() -> Result<()> {
     let node = Node::start().await?;
     let invalid = &[Code::InvalidArgument][..];
-    let mut runtime = node.client().runtime;
+    let mut runtime = node.cri.client().runtime;
     refused(
         "no config",
         runtime
@@ -213,7 +213,7 @@ async fn pods_without_what_they_need_are_refused() -> Result<()> {
         ),
     ];
     for (what, spec, parts) in cases {
-        refused(what, node.run_pod(spec).await, invalid, parts);
+        refused(what, node.cri.run_pod(spec).await, invalid, parts);
         node.check_leaks().await?;
     }
     node.finish().await
@@ -222,7 +222,7 @@ async fn pods_without_what_they_need_are_refused() -> Result<()> {
 #[tokio::test]
 async fn containers_without_what_they_need_are_refused() -> Result<()> {
     let mut node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     node.settle()?;
     let invalid = &[Code::InvalidArgument][..];
     let not_found = &[Code::NotFound, Code::InvalidArgument][..];
@@ -232,7 +232,7 @@ async fn containers_without_what_they_need_are_refused() -> Result<()> {
     };
     refused(
         "no config",
-        node.client().runtime.create_container(request).await,
+        node.cri.client().runtime.create_container(request).await,
         invalid,
         &["config"],
     );
@@ -392,10 +392,10 @@ async fn containers_without_what_they_need_are_refused() -> Result<()> {
         ),
     ];
     for (what, spec, codes, parts) in cases {
-        refused(what, node.create(&pod, spec).await, codes, parts);
+        refused(what, node.cri.create(&pod, spec).await, codes, parts);
         node.check_leaks().await?;
     }
-    node.remove_all_pods().await?;
+    node.cri.remove_all_pods().await?;
     drop(node);
     Ok(())
 }
@@ -404,7 +404,7 @@ async fn containers_without_what_they_need_are_refused() -> Result<()> {
 #[tokio::test]
 async fn programs_that_cannot_run_are_named() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let codes = [
         Code::InvalidArgument,
         Code::NotFound,
@@ -424,10 +424,10 @@ async fn programs_that_cannot_run_are_named() -> Result<()> {
     .enumerate()
     {
         let spec = ContainerSpec::new(&format!("c{number}")).command(command);
-        refused(command[0], node.run(&pod, spec).await, &codes, parts);
+        refused(command[0], node.cri.run(&pod, spec).await, &codes, parts);
     }
-    let id = node.run(&pod, ContainerSpec::new("well")).await?;
-    match node.exec(&id, &["/no/such/program"], 5).await {
+    let id = node.cri.run(&pod, ContainerSpec::new("well")).await?;
+    match node.cri.exec(&id, &["/no/such/program"], 5).await {
         Ok(done) => {
             assert_eq!(done.exit_code, 127);
             assert!(String::from_utf8_lossy(&done.stderr).contains("/no/such/program"));
@@ -436,11 +436,11 @@ async fn programs_that_cannot_run_are_named() -> Result<()> {
     }
     refused(
         "empty exec",
-        node.exec(&id, &[], 5).await,
+        node.cri.exec(&id, &[], 5).await,
         &[Code::InvalidArgument],
         &[],
     );
-    let negative = node.exec(&id, &["true"], -1).await;
+    let negative = node.cri.exec(&id, &["true"], -1).await;
     refused(
         "negative timeout",
         negative,
@@ -460,9 +460,9 @@ async fn a_file_that_no_kernel_runs_is_named() -> Result<()> {
     let image = Image::new(Vocabulary::Oci, &[(layer, Compression::Gzip)], &json!({}))?;
     node.registry.add("example.test/unrunnable:1", &image)?;
     let reference = node.registry.reference("unrunnable:1");
-    node.pull(&reference).await?;
+    node.cri.pull(&reference).await?;
     node.settle()?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let codes = [
         Code::InvalidArgument,
         Code::NotFound,
@@ -472,12 +472,12 @@ async fn a_file_that_no_kernel_runs_is_named() -> Result<()> {
         let spec = ContainerSpec::new(&program[1..])
             .image(&reference)
             .command(&[program]);
-        refused(program, node.run(&pod, spec).await, &codes, &[program]);
+        refused(program, node.cri.run(&pod, spec).await, &codes, &[program]);
     }
     let spec = ContainerSpec::new("none").image(&reference);
     refused(
         "no command",
-        node.create(&pod, spec).await,
+        node.cri.create(&pod, spec).await,
         &[Code::InvalidArgument],
         &["command"],
     );
@@ -493,10 +493,10 @@ async fn links_in_the_log_directory_are_not_followed() -> Result<()> {
     symlink(outside.path(), directory.join("link"))?;
     let mut spec = PodSpec::new("pod");
     spec.config.log_directory = directory.display().to_string();
-    let pod = node.run_pod(spec).await?;
+    let pod = node.cri.run_pod(spec).await?;
     let mut container = ContainerSpec::new("c").shell("echo x");
     container.config.log_path = "link/c.log".to_owned();
-    assert!(node.run(&pod, container).await.is_err());
+    assert!(node.cri.run(&pod, container).await.is_err());
     assert_eq!(
         fs::read_dir(outside.path())?.count(),
         0,
@@ -509,7 +509,7 @@ async fn links_in_the_log_directory_are_not_followed() -> Result<()> {
 async fn an_unreachable_registry_is_named() -> Result<()> {
     let node = Node::start().await?;
     // Port 1 of the loopback: nothing listens there.
-    let refusal = node.pull("127.0.0.1:1/a/b:1").await;
+    let refusal = node.cri.pull("127.0.0.1:1/a/b:1").await;
     refused(
         "unreachable",
         refusal,
@@ -518,12 +518,17 @@ async fn an_unreachable_registry_is_named() -> Result<()> {
     );
     for wrong in ["", "UPPER/case", "a b", "x@sha256:12", &endless()] {
         let what = &wrong[..wrong.len().min(20)];
-        refused(what, node.pull(wrong).await, &[Code::InvalidArgument], &[]);
+        refused(
+            what,
+            node.cri.pull(wrong).await,
+            &[Code::InvalidArgument],
+            &[],
+        );
     }
     let absent = node.registry.reference("no/such/image:1");
     refused(
         "absent",
-        node.pull(&absent).await,
+        node.cri.pull(&absent).await,
         &[Code::NotFound],
         &[&absent],
     );

@@ -50,10 +50,10 @@ fn limits() -> LinuxContainerResources {
 #[tokio::test]
 async fn limits_are_set_and_updated() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let spec = ContainerSpec::new("c").with_resources(|resources| *resources = limits());
-    let id = node.run(&pod, spec).await?;
-    let pid = node.container_pid(&id).await?;
+    let id = node.cri.run(&pod, spec).await?;
+    let pid = node.cri.container_pid(&id).await?;
     let memory = (("memory", "memory.limit_in_bytes"), "memory.max");
     assert_eq!(read(pid, memory.0, memory.1)?, (64 << 20).to_string());
     let quota = read(pid, ("cpu", "cpu.cfs_quota_us"), "cpu.max")?;
@@ -72,7 +72,8 @@ async fn limits_are_set_and_updated() -> Result<()> {
         linux: Some(linux),
         ..UpdateContainerResourcesRequest::default()
     };
-    node.client()
+    node.cri
+        .client()
         .runtime
         .update_container_resources(request)
         .await?;
@@ -84,6 +85,7 @@ async fn limits_are_set_and_updated() -> Result<()> {
     );
 
     let reported = node
+        .cri
         .status(&id)
         .await?
         .resources
@@ -97,7 +99,7 @@ async fn limits_are_set_and_updated() -> Result<()> {
 #[tokio::test]
 async fn memory_beyond_the_limit_is_oom_killed() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let script = "x=a; while :; do x=$x$x; done";
     let spec = ContainerSpec::new("c")
         .shell(script)
@@ -105,8 +107,8 @@ async fn memory_beyond_the_limit_is_oom_killed() -> Result<()> {
             resources.memory_limit_in_bytes = 16 << 20;
             resources.memory_swap_limit_in_bytes = 16 << 20;
         });
-    let id = node.run(&pod, spec).await?;
-    let ended = node.wait_exit(&id).await?;
+    let id = node.cri.run(&pod, spec).await?;
+    let ended = node.cri.wait_exit(&id).await?;
     assert_eq!((ended.exit_code, ended.reason.as_str()), (137, "OOMKilled"));
     node.finish().await
 }
@@ -116,13 +118,14 @@ async fn everything_of_a_pod_is_below_its_cgroup_parent() -> Result<()> {
     let node = Node::start().await?;
     let parent = format!("{}/kubepods/pod1", node.daemon.slot().cgroup());
     let pod = node
+        .cri
         .run_pod(PodSpec::new("pod").cgroup_parent(&parent))
         .await?;
-    let id = node.run(&pod, ContainerSpec::new("c")).await?;
-    let pid = node.container_pid(&id).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+    let pid = node.cri.container_pid(&id).await?;
     let table = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     assert!(table.contains(&parent), "{table}");
-    node.remove_all_pods().await?;
+    node.cri.remove_all_pods().await?;
     // The parent is the kubelet's: who made it removes it, so it is not part of the comparison.
     node.finish().await
 }
@@ -130,11 +133,14 @@ async fn everything_of_a_pod_is_below_its_cgroup_parent() -> Result<()> {
 #[tokio::test]
 async fn oom_score_is_the_requests() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let spec = ContainerSpec::new("c").with_resources(|resources| resources.oom_score_adj = 500);
-    let id = node.run(&pod, spec).await?;
+    let id = node.cri.run(&pod, spec).await?;
     assert_eq!(
-        node.shell(&id, "cat /proc/1/oom_score_adj").await?.trim(),
+        node.cri
+            .shell(&id, "cat /proc/1/oom_score_adj")
+            .await?
+            .trim(),
         "500"
     );
     node.finish().await

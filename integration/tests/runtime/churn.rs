@@ -11,11 +11,11 @@ use podwright_integration::{
 async fn churn(node: &Node, count: usize) -> Result<()> {
     for _ in 0..count.div_ceil(8) {
         let rounds = (0..8).map(|_| async {
-            let pod = node.run_pod(PodSpec::new("pod")).await?;
-            let id = node.run(&pod, ContainerSpec::new("c")).await?;
-            node.shell(&id, "true").await?;
-            node.stop_pod(&pod.id).await?;
-            node.remove_pod(&pod.id).await?;
+            let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+            let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+            node.cri.shell(&id, "true").await?;
+            node.cri.stop_pod(&pod.id).await?;
+            node.cri.remove_pod(&pod.id).await?;
             anyhow::Ok(())
         });
         try_join_all(rounds).await?;

@@ -6,7 +6,8 @@ use anyhow::Result;
 use futures_util::future::try_join_all;
 use podwright_cri_api::v1::{ContainerState, PodSandboxState};
 use podwright_integration::{
-    node::{Node, Pod, until},
+    cri::Pod,
+    node::{Node, until},
     pod::{ContainerSpec, PodSpec},
 };
 
@@ -42,19 +43,19 @@ async fn pods_outlive_a_killed_daemon() -> Result<()> {
     let mut node = Node::start().await?;
     let flags = tempfile::tempdir()?;
     let directory = flags.path().display().to_string();
-    let pods = (0..PODS).map(|number| node.run_pod(PodSpec::new(&format!("pod-{number}"))));
+    let pods = (0..PODS).map(|number| node.cri.run_pod(PodSpec::new(&format!("pod-{number}"))));
     let pods: Vec<Pod> = try_join_all(pods).await?;
     let mut writers = Vec::new();
     let mut waiters = Vec::new();
     for (number, pod) in pods.iter().enumerate() {
-        waiters.push(node.run(pod, waiter(number, &directory)).await?);
-        writers.push(node.run(pod, writer(number)).await?);
+        waiters.push(node.cri.run(pod, waiter(number, &directory)).await?);
+        writers.push(node.cri.run(pod, writer(number)).await?);
     }
     let mut pids = BTreeMap::new();
     for id in &waiters {
-        pids.insert(id.clone(), node.container_pid(id).await?);
+        pids.insert(id.clone(), node.cri.container_pid(id).await?);
     }
-    let first_log = node.log_path(&writers[0]).await?;
+    let first_log = node.cri.log_path(&writers[0]).await?;
     let size = || std::fs::metadata(&first_log).map_or(0, |meta| meta.len());
 
     node.daemon.kill9().await?;
@@ -76,12 +77,12 @@ async fn pods_outlive_a_killed_daemon() -> Result<()> {
 
     for pod in &pods {
         assert_eq!(
-            node.pod_status(&pod.id).await?.state(),
+            node.cri.pod_status(&pod.id).await?.state(),
             PodSandboxState::SandboxReady
         );
     }
     for (number, id) in waiters.iter().enumerate() {
-        let status = node.status(id).await?;
+        let status = node.cri.status(id).await?;
         assert_eq!(
             status.state(),
             ContainerState::ContainerExited,
@@ -94,13 +95,14 @@ async fn pods_outlive_a_killed_daemon() -> Result<()> {
         );
     }
     for (number, id) in writers.iter().enumerate() {
-        let ended = node.wait_exit(id).await?;
+        let ended = node.cri.wait_exit(id).await?;
         assert_eq!(
             ended.exit_code,
             i32::try_from(exit_code(number))?,
             "writer {number}"
         );
         let lines: Vec<_> = node
+            .cri
             .logs(id)
             .await?
             .into_iter()
@@ -128,19 +130,22 @@ async fn running_containers_keep_their_processes() -> Result<()> {
     let mut node = Node::start().await?;
     let mut pids = BTreeMap::new();
     for number in 0..PODS {
-        let pod = node.run_pod(PodSpec::new(&format!("pod-{number}"))).await?;
-        let id = node.run(&pod, ContainerSpec::new("c")).await?;
-        pids.insert(id.clone(), node.container_pid(&id).await?);
+        let pod = node
+            .cri
+            .run_pod(PodSpec::new(&format!("pod-{number}")))
+            .await?;
+        let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+        pids.insert(id.clone(), node.cri.container_pid(&id).await?);
     }
     node.daemon.kill9().await?;
     node.daemon.restart().await?;
     for (id, pid) in &pids {
         assert_eq!(
-            node.status(id).await?.state(),
+            node.cri.status(id).await?.state(),
             ContainerState::ContainerRunning
         );
-        assert_eq!(node.container_pid(id).await?, *pid);
-        assert_eq!(node.shell(id, "echo alive").await?, "alive\n");
+        assert_eq!(node.cri.container_pid(id).await?, *pid);
+        assert_eq!(node.cri.shell(id, "echo alive").await?, "alive\n");
     }
     node.finish().await
 }
@@ -148,13 +153,13 @@ async fn running_containers_keep_their_processes() -> Result<()> {
 #[tokio::test]
 async fn a_terminated_daemon_leaves_pods_running() -> Result<()> {
     let mut node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
-    let id = node.run(&pod, ContainerSpec::new("c")).await?;
-    let pid = node.container_pid(&id).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+    let pid = node.cri.container_pid(&id).await?;
     node.daemon.terminate().await?;
     assert!(is_running(pid));
     node.daemon.restart().await?;
-    assert_eq!(node.container_pid(&id).await?, pid);
+    assert_eq!(node.cri.container_pid(&id).await?, pid);
     node.finish().await
 }
 
@@ -166,17 +171,17 @@ async fn a_kill_at_any_moment_leaves_nothing_half_done() -> Result<()> {
     for round in 0..12_u64 {
         let (node_ref, spec) = (&node, PodSpec::new("pod"));
         let work = async {
-            let pod = node_ref.run_pod(spec).await?;
-            let id = node_ref.run(&pod, ContainerSpec::new("c")).await?;
-            node_ref.remove(&id).await?;
-            node_ref.stop_pod(&pod.id).await
+            let pod = node_ref.cri.run_pod(spec).await?;
+            let id = node_ref.cri.run(&pod, ContainerSpec::new("c")).await?;
+            node_ref.cri.remove(&id).await?;
+            node_ref.cri.stop_pod(&pod.id).await
         };
         // The moments are spread over the time that one such round takes.
         let moment = std::time::Duration::from_millis(3 * round);
         let _ = tokio::time::timeout(moment, work).await;
         node.daemon.kill9().await?;
         node.daemon.restart().await?;
-        node.remove_all_pods().await?;
+        node.cri.remove_all_pods().await?;
     }
     node.finish().await
 }

@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use podwright_integration::{
-    node::{Node, Pod, until},
+    cri::Pod,
+    node::{Node, until},
     pod::{ContainerSpec, PodSpec},
 };
 use tonic::Code;
 
 async fn sleeping() -> Result<(Node, Pod, String)> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
-    let id = node.run(&pod, ContainerSpec::new("c")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
     Ok((node, pod, id))
 }
 
@@ -20,13 +21,14 @@ async fn sleeping() -> Result<(Node, Pod, String)> {
 async fn output_and_exit_code_come_back() -> Result<()> {
     let (node, _, id) = sleeping().await?;
     let done = node
+        .cri
         .exec(&id, &["sh", "-c", "echo out; echo err >&2; exit 42"], 10)
         .await?;
     assert_eq!(
         (&done.stdout[..], &done.stderr[..], done.exit_code),
         (&b"out\n"[..], &b"err\n"[..], 42)
     );
-    let killed = node.exec(&id, &["sh", "-c", "kill -9 $$"], 10).await?;
+    let killed = node.cri.exec(&id, &["sh", "-c", "kill -9 $$"], 10).await?;
     assert_eq!(killed.exit_code, 137);
     node.finish().await
 }
@@ -34,7 +36,7 @@ async fn output_and_exit_code_come_back() -> Result<()> {
 #[tokio::test]
 async fn standard_input_is_empty() -> Result<()> {
     let (node, _, id) = sleeping().await?;
-    let done = node.exec(&id, &["cat"], 10).await?;
+    let done = node.cri.exec(&id, &["cat"], 10).await?;
     assert_eq!((done.exit_code, done.stdout.len()), (0, 0));
     node.finish().await
 }
@@ -44,7 +46,11 @@ async fn a_timeout_kills_the_whole_group() -> Result<()> {
     let (node, _, id) = sleeping().await?;
     let started = Instant::now();
     let script = "setsid sleep 4242 & sleep 4242 & trap '' TERM; sleep 4242";
-    let refused = node.exec(&id, &["sh", "-c", script], 1).await.unwrap_err();
+    let refused = node
+        .cri
+        .exec(&id, &["sh", "-c", script], 1)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
     assert!(
         started.elapsed() < Duration::from_secs(5),
@@ -52,7 +58,7 @@ async fn a_timeout_kills_the_whole_group() -> Result<()> {
         started.elapsed()
     );
     until("the command's children to be gone", || async {
-        let found = node.shell(&id, "pgrep -f '[s]leep 4242' || true").await;
+        let found = node.cri.shell(&id, "pgrep -f '[s]leep 4242' || true").await;
         let found = found.map_err(|error| error.to_string())?;
         if found.is_empty() {
             Ok(())
@@ -70,6 +76,7 @@ async fn a_background_child_does_not_hold_the_call() -> Result<()> {
     let (node, _, id) = sleeping().await?;
     let started = Instant::now();
     let done = node
+        .cri
         .exec(&id, &["sh", "-c", "echo done; sleep 1000 &"], 20)
         .await?;
     assert_eq!(done.exit_code, 0);
@@ -93,7 +100,11 @@ async fn large_output_is_bounded() -> Result<()> {
         timeout: 30,
     };
     // Two streams of 16 MiB do not fit into the kubelet's own 16 MiB, so the limit here is wider.
-    let mut runtime = node.client().runtime.max_decoding_message_size(64 << 20);
+    let mut runtime = node
+        .cri
+        .client()
+        .runtime
+        .max_decoding_message_size(64 << 20);
     match runtime.exec_sync(request).await {
         Ok(done) => assert!(done.into_inner().stdout.len() <= 16 << 20),
         Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}"),
@@ -110,7 +121,7 @@ async fn many_at_once_keep_apart() -> Result<()> {
     let calls = commands.iter().map(|script| {
         let command = ["sh", "-c", script.as_str()];
         let (node, id) = (&node, &id);
-        async move { node.exec(id, &command, 20).await }
+        async move { node.cri.exec(id, &command, 20).await }
     });
     for (number, done) in futures_util::future::join_all(calls)
         .await

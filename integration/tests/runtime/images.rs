@@ -44,6 +44,7 @@ async fn is_there(node: &Node, image: &str) -> Result<bool, Status> {
         verbose: false,
     };
     Ok(node
+        .cri
         .client()
         .image
         .image_status(request)
@@ -55,7 +56,12 @@ async fn is_there(node: &Node, image: &str) -> Result<bool, Status> {
 
 async fn remove(node: &Node, image: &str) -> Result<(), Status> {
     let request = RemoveImageRequest { image: spec(image) };
-    node.client().image.remove_image(request).await.map(drop)
+    node.cri
+        .client()
+        .image
+        .remove_image(request)
+        .await
+        .map(drop)
 }
 
 #[tokio::test]
@@ -77,12 +83,13 @@ async fn every_packing_unpacks_to_the_same() -> Result<()> {
         let image = Image::new(vocabulary, &[(layer, compression)], &json!({ "User": "7" }))?;
         node.registry.add("example.test/packing:1", &image)?;
         let reference = node.registry.reference("packing:1");
-        node.pull(&reference).await?;
+        node.cri.pull(&reference).await?;
         let request = ImageStatusRequest {
             image: spec(&reference),
             verbose: false,
         };
         let found = node
+            .cri
             .client()
             .image
             .image_status(request)
@@ -105,14 +112,16 @@ async fn every_packing_unpacks_to_the_same() -> Result<()> {
 #[tokio::test]
 async fn an_index_gives_this_machines_image() -> Result<()> {
     let mut node = Node::start().await?;
-    node.pull(NGINX).await?;
+    node.cri.pull(NGINX).await?;
     node.settle()?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let id = node
+        .cri
         .run(&pod, ContainerSpec::new("web").image(NGINX))
         .await?;
     assert!(
-        node.shell(&id, "cat /proc/1/cmdline")
+        node.cri
+            .shell(&id, "cat /proc/1/cmdline")
             .await?
             .starts_with("nginx")
     );
@@ -133,13 +142,14 @@ async fn tags_and_digests_lead_to_one_image() -> Result<()> {
     ];
     let mut ids = Vec::new();
     for reference in &references {
-        ids.push(node.pull(reference).await?);
+        ids.push(node.cri.pull(reference).await?);
     }
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     let filter = Some(ImageFilter {
         image: spec(&references[0]),
     });
     let listed = node
+        .cri
         .client()
         .image
         .list_images(ListImagesRequest { filter })
@@ -185,7 +195,7 @@ async fn whiteouts_hide_lower_layers() -> Result<()> {
     )?;
     node.registry.add("example.test/whiteouts:1", &image)?;
     let reference = node.registry.reference("whiteouts:1");
-    node.pull(&reference).await?;
+    node.cri.pull(&reference).await?;
     node.settle()?;
     // The image has no program of its own: busybox runs, and the image is looked at as a volume.
     let mount = podwright_cri_api::v1::Mount {
@@ -196,10 +206,11 @@ async fn whiteouts_hide_lower_layers() -> Result<()> {
     };
     let mut container = ContainerSpec::new("c");
     container.config.mounts.push(mount);
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
-    match node.run(&pod, container).await {
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    match node.cri.run(&pod, container).await {
         Ok(id) => {
             let listing = node
+                .cri
                 .shell(&id, "cd /image && find . | sort | tr '\\n' ' '")
                 .await?;
             let expected = ". ./data ./data/kept ./data/link ./data/null ./data/pipe ./data/twin ./opaque ./opaque/new ";
@@ -228,7 +239,7 @@ async fn passing_faults_are_overcome() -> Result<()> {
         node.registry.add("example.test/flaky:1", &image)?;
         node.registry.inject(part, program)?;
         let reference = node.registry.reference("flaky:1");
-        let pulled = node.pull(&reference).await;
+        let pulled = node.cri.pull(&reference).await;
         assert!(pulled.is_ok(), "{part} {program}: {pulled:?}");
         node.registry.heal();
         remove(&node, &reference).await?;
@@ -249,7 +260,7 @@ async fn a_truncated_layer_is_resumed_where_it_broke() -> Result<()> {
         .0;
     node.registry.inject(largest, "1*truncate(200000)->off")?;
     let reference = node.registry.reference("resume:1");
-    node.pull(&reference).await?;
+    node.cri.pull(&reference).await?;
     let resumed = node
         .registry
         .requests()
@@ -289,7 +300,7 @@ async fn lasting_faults_fail_with_a_reason_and_leave_nothing() -> Result<()> {
     ] {
         node.registry.inject(part, program)?;
         let reference = node.registry.reference("broken:1");
-        let pull = tokio::time::timeout(Duration::from_secs(60), node.pull(&reference));
+        let pull = tokio::time::timeout(Duration::from_secs(60), node.cri.pull(&reference));
         let refused = pull
             .await
             .unwrap_or_else(|_| panic!("{part} {program}: hangs"))
@@ -329,7 +340,7 @@ async fn credentials_open_and_their_absence_closes() -> Result<()> {
         },
     ] {
         node.registry.require(auth.clone());
-        let refused = node.pull(&reference).await.unwrap_err();
+        let refused = node.cri.pull(&reference).await.unwrap_err();
         assert!(
             matches!(
                 refused.code(),
@@ -346,7 +357,7 @@ async fn credentials_open_and_their_absence_closes() -> Result<()> {
             }),
             ..PullImageRequest::default()
         };
-        let mut client = node.client().image;
+        let mut client = node.cri.client().image;
         assert!(
             client.pull_image(with(&user, "wrong")).await.is_err(),
             "{auth:?}"
@@ -355,7 +366,7 @@ async fn credentials_open_and_their_absence_closes() -> Result<()> {
         remove(&node, &reference).await?;
     }
     node.registry.require(Auth::Bearer { credentials: None });
-    node.pull(&reference).await?;
+    node.cri.pull(&reference).await?;
     remove(&node, &reference).await?;
     node.finish().await
 }
@@ -366,7 +377,7 @@ async fn concurrent_pulls_fetch_each_layer_once() -> Result<()> {
     let image = packed(vec![Entry::file("f", 0o644, noise())]);
     node.registry.add("example.test/shared:1", &image)?;
     let reference = node.registry.reference("shared:1");
-    let pulls = (0..4).map(|_| node.pull(&reference));
+    let pulls = (0..4).map(|_| node.cri.pull(&reference));
     futures_util::future::try_join_all(pulls).await?;
     let largest = image
         .blobs
@@ -391,13 +402,13 @@ async fn an_abandoned_pull_can_be_repeated() -> Result<()> {
     node.registry.add("example.test/slow:1", &image)?;
     node.registry.inject("/blobs/", "slow(100000)")?;
     let reference = node.registry.reference("slow:1");
-    let pull = tokio::time::timeout(Duration::from_millis(300), node.pull(&reference));
+    let pull = tokio::time::timeout(Duration::from_millis(300), node.cri.pull(&reference));
     assert!(
         pull.await.is_err(),
         "the pull was not slow enough for this test"
     );
     node.registry.heal();
-    node.pull(&reference).await?;
+    node.cri.pull(&reference).await?;
     remove(&node, &reference).await?;
     node.finish().await
 }
@@ -405,13 +416,13 @@ async fn an_abandoned_pull_can_be_repeated() -> Result<()> {
 #[tokio::test]
 async fn an_image_in_use_can_be_removed_by_name() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
-    let id = node.run(&pod, ContainerSpec::new("c")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
     // Whether this is allowed is the runtime's choice; the container has to live on in either case.
     let _ = remove(&node, BUSYBOX).await;
-    assert_eq!(node.shell(&id, "ls /bin/ls").await?, "/bin/ls\n");
-    node.remove_all_pods().await?;
-    node.pull(BUSYBOX).await?;
+    assert_eq!(node.cri.shell(&id, "ls /bin/ls").await?, "/bin/ls\n");
+    node.cri.remove_all_pods().await?;
+    node.cri.pull(BUSYBOX).await?;
     until("the image", || async {
         is_there(&node, BUSYBOX)
             .await
@@ -458,7 +469,7 @@ async fn hostile_archives_are_refused_or_contained() -> Result<()> {
         node.registry
             .add(&format!("example.test/{name}:1"), &packed(entries))?;
         let reference = node.registry.reference(&format!("{name}:1"));
-        match node.pull(&reference).await {
+        match node.cri.pull(&reference).await {
             Ok(_) => remove(&node, &reference).await?,
             Err(refused) => {
                 assert_ne!(refused.code(), Code::Internal, "{name}: {refused}");

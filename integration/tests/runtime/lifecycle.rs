@@ -15,35 +15,39 @@ use tonic::Code;
 #[tokio::test]
 async fn a_container_goes_through_its_states() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     assert_eq!(
-        node.pod_status(&pod.id).await?.state(),
+        node.cri.pod_status(&pod.id).await?.state(),
         PodSandboxState::SandboxReady
     );
 
     let id = node
+        .cri
         .create(&pod, ContainerSpec::new("c").shell("exit 7"))
         .await?;
-    let created = node.status(&id).await?;
+    let created = node.cri.status(&id).await?;
     assert_eq!(created.state(), ContainerState::ContainerCreated);
     assert_eq!((created.started_at, created.finished_at), (0, 0));
 
-    node.start_container(&id).await?;
-    let ended = node.wait_exit(&id).await?;
+    node.cri.start_container(&id).await?;
+    let ended = node.cri.wait_exit(&id).await?;
     assert_eq!((ended.exit_code, ended.reason.as_str()), (7, "Error"));
     assert!(0 < created.created_at && created.created_at <= ended.started_at);
     assert!(ended.started_at <= ended.finished_at);
 
-    node.remove(&id).await?;
-    assert_eq!(node.status(&id).await.unwrap_err().code(), Code::NotFound);
-    node.stop_pod(&pod.id).await?;
+    node.cri.remove(&id).await?;
     assert_eq!(
-        node.pod_status(&pod.id).await?.state(),
+        node.cri.status(&id).await.unwrap_err().code(),
+        Code::NotFound
+    );
+    node.cri.stop_pod(&pod.id).await?;
+    assert_eq!(
+        node.cri.pod_status(&pod.id).await?.state(),
         PodSandboxState::SandboxNotready
     );
-    node.remove_pod(&pod.id).await?;
+    node.cri.remove_pod(&pod.id).await?;
     assert_eq!(
-        node.pod_status(&pod.id).await.unwrap_err().code(),
+        node.cri.pod_status(&pod.id).await.unwrap_err().code(),
         Code::NotFound
     );
     node.finish().await
@@ -52,7 +56,7 @@ async fn a_container_goes_through_its_states() -> Result<()> {
 #[tokio::test]
 async fn exit_codes_tell_how_it_ended() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     for (name, script, code, reason) in [
         ("zero", "exit 0", 0, "Completed"),
         ("most", "exit 255", 255, "Error"),
@@ -60,9 +64,10 @@ async fn exit_codes_tell_how_it_ended() -> Result<()> {
         ("signal", "sh -c 'kill -9 $$'; exit $?", 137, "Error"),
     ] {
         let id = node
+            .cri
             .run(&pod, ContainerSpec::new(name).shell(script))
             .await?;
-        let ended = node.wait_exit(&id).await?;
+        let ended = node.cri.wait_exit(&id).await?;
         assert_eq!(
             (ended.exit_code, ended.reason.as_str()),
             (code, reason),
@@ -75,13 +80,13 @@ async fn exit_codes_tell_how_it_ended() -> Result<()> {
 #[tokio::test]
 async fn stop_gives_a_grace_period_and_then_kills() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let polite = ContainerSpec::new("polite")
         .shell("trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done");
-    let polite = node.run(&pod, polite).await?;
+    let polite = node.cri.run(&pod, polite).await?;
     wait_for_output(&node, &polite, "ready").await?;
-    node.stop(&polite, 20).await?;
-    let status = node.status(&polite).await?;
+    node.cri.stop(&polite, 20).await?;
+    let status = node.cri.status(&polite).await?;
     assert_eq!(
         (status.state(), status.exit_code),
         (ContainerState::ContainerExited, 3)
@@ -89,16 +94,20 @@ async fn stop_gives_a_grace_period_and_then_kills() -> Result<()> {
 
     let deaf =
         ContainerSpec::new("deaf").shell("trap '' TERM; echo ready; while :; do sleep 0.1; done");
-    let deaf = node.run(&pod, deaf).await?;
+    let deaf = node.cri.run(&pod, deaf).await?;
     wait_for_output(&node, &deaf, "ready").await?;
-    node.stop(&deaf, 1).await?;
-    assert_eq!(node.status(&deaf).await?.exit_code, 137);
+    node.cri.stop(&deaf, 1).await?;
+    assert_eq!(node.cri.status(&deaf).await?.exit_code, 137);
     node.finish().await
 }
 
 async fn wait_for_output(node: &Node, id: &str, text: &str) -> Result<()> {
     podwright_integration::node::until("output", || async {
-        let lines = node.logs(id).await.map_err(|error| format!("{error:#}"))?;
+        let lines = node
+            .cri
+            .logs(id)
+            .await
+            .map_err(|error| format!("{error:#}"))?;
         if lines.iter().any(|line| line.text == text) {
             Ok(())
         } else {
@@ -111,27 +120,27 @@ async fn wait_for_output(node: &Node, id: &str, text: &str) -> Result<()> {
 #[tokio::test]
 async fn stop_and_remove_may_be_repeated() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
-    let id = node.run(&pod, ContainerSpec::new("c")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
     for _ in 0..2 {
-        node.stop(&id, 0).await?;
+        node.cri.stop(&id, 0).await?;
     }
     for _ in 0..2 {
-        node.remove(&id).await?;
+        node.cri.remove(&id).await?;
     }
-    node.stop(&id, 0).await?;
+    node.cri.stop(&id, 0).await?;
     for _ in 0..2 {
-        node.stop_pod(&pod.id).await?;
+        node.cri.stop_pod(&pod.id).await?;
     }
     for _ in 0..2 {
-        node.remove_pod(&pod.id).await?;
+        node.cri.remove_pod(&pod.id).await?;
     }
-    node.stop_pod(&pod.id).await?;
+    node.cri.stop_pod(&pod.id).await?;
     let absent = "0".repeat(64);
-    node.stop(&absent, 0).await?;
-    node.remove(&absent).await?;
-    node.stop_pod(&absent).await?;
-    node.remove_pod(&absent).await?;
+    node.cri.stop(&absent, 0).await?;
+    node.cri.remove(&absent).await?;
+    node.cri.stop_pod(&absent).await?;
+    node.cri.remove_pod(&absent).await?;
     node.finish().await
 }
 
@@ -139,15 +148,18 @@ async fn stop_and_remove_may_be_repeated() -> Result<()> {
 async fn a_retried_call_finds_the_first_ones_result() -> Result<()> {
     let node = Node::start().await?;
     let spec = PodSpec::new("pod");
-    let (first, second) = tokio::join!(node.run_pod(spec.clone()), node.run_pod(spec.clone()));
+    let (first, second) = tokio::join!(
+        node.cri.run_pod(spec.clone()),
+        node.cri.run_pod(spec.clone())
+    );
     let (first, second) = (first?, second?);
     assert_eq!(first.id, second.id);
-    assert_eq!(node.run_pod(spec).await?.id, first.id);
+    assert_eq!(node.cri.run_pod(spec).await?.id, first.id);
 
     let container = ContainerSpec::new("c");
-    let one = node.create(&first, container.clone()).await?;
-    assert_eq!(node.create(&first, container.clone()).await?, one);
-    let other = node.create(&first, container.attempt(1)).await?;
+    let one = node.cri.create(&first, container.clone()).await?;
+    assert_eq!(node.cri.create(&first, container.clone()).await?, one);
+    let other = node.cri.create(&first, container.attempt(1)).await?;
     assert_ne!(other, one);
     node.finish().await
 }
@@ -155,47 +167,52 @@ async fn a_retried_call_finds_the_first_ones_result() -> Result<()> {
 #[tokio::test]
 async fn removing_a_pod_takes_its_running_containers() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let id = node
+        .cri
         .run(
             &pod,
             ContainerSpec::new("c").shell("sleep 1000 & sleep 1000"),
         )
         .await?;
-    node.remove_pod(&pod.id).await?;
-    assert_eq!(node.status(&id).await.unwrap_err().code(), Code::NotFound);
+    node.cri.remove_pod(&pod.id).await?;
+    assert_eq!(
+        node.cri.status(&id).await.unwrap_err().code(),
+        Code::NotFound
+    );
     node.finish().await
 }
 
 #[tokio::test]
 async fn a_stopped_pod_takes_no_container() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
-    let created = node.create(&pod, ContainerSpec::new("early")).await?;
-    node.stop_pod(&pod.id).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let created = node.cri.create(&pod, ContainerSpec::new("early")).await?;
+    node.cri.stop_pod(&pod.id).await?;
     assert_eq!(
-        node.create(&pod, ContainerSpec::new("late"))
+        node.cri
+            .create(&pod, ContainerSpec::new("late"))
             .await
             .unwrap_err()
             .code(),
         Code::FailedPrecondition
     );
-    assert!(node.start_container(&created).await.is_err());
+    assert!(node.cri.start_container(&created).await.is_err());
     node.finish().await
 }
 
 #[tokio::test]
 async fn a_container_starts_once() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
-    let id = node.run(&pod, ContainerSpec::new("c")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
     assert_eq!(
-        node.start_container(&id).await.unwrap_err().code(),
+        node.cri.start_container(&id).await.unwrap_err().code(),
         Code::FailedPrecondition
     );
-    node.stop(&id, 0).await?;
+    node.cri.stop(&id, 0).await?;
     assert_eq!(
-        node.start_container(&id).await.unwrap_err().code(),
+        node.cri.start_container(&id).await.unwrap_err().code(),
         Code::FailedPrecondition
     );
     node.finish().await
@@ -205,10 +222,14 @@ async fn a_container_starts_once() -> Result<()> {
 async fn pods_are_listed_by_every_filter() -> Result<()> {
     let node = Node::start().await?;
     let a = node
+        .cri
         .run_pod(PodSpec::new("a").label("app", "x").label("tier", "1"))
         .await?;
-    let b = node.run_pod(PodSpec::new("b").label("app", "x")).await?;
-    node.stop_pod(&b.id).await?;
+    let b = node
+        .cri
+        .run_pod(PodSpec::new("b").label("app", "x"))
+        .await?;
+    node.cri.stop_pod(&b.id).await?;
     let state = |state: PodSandboxState| {
         Some(PodSandboxStateValue {
             state: state.into(),
@@ -277,6 +298,7 @@ async fn pods_are_listed_by_every_filter() -> Result<()> {
             filter: Some(filter.clone()),
         };
         let items = node
+            .cri
             .client()
             .runtime
             .list_pod_sandbox(request)
@@ -295,13 +317,15 @@ async fn pods_are_listed_by_every_filter() -> Result<()> {
 #[tokio::test]
 async fn containers_are_listed_by_every_filter() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("a")).await?;
-    let other = node.run_pod(PodSpec::new("b")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("a")).await?;
+    let other = node.cri.run_pod(PodSpec::new("b")).await?;
     let running = node
+        .cri
         .run(&pod, ContainerSpec::new("r").label("app", "x"))
         .await?;
-    let created = node.create(&pod, ContainerSpec::new("c")).await?;
+    let created = node.cri.create(&pod, ContainerSpec::new("c")).await?;
     let elsewhere = node
+        .cri
         .create(&other, ContainerSpec::new("c").label("app", "x"))
         .await?;
     let state = |state: ContainerState| {
@@ -354,6 +378,7 @@ async fn containers_are_listed_by_every_filter() -> Result<()> {
             filter: Some(filter.clone()),
         };
         let items = node
+            .cri
             .client()
             .runtime
             .list_containers(request)
@@ -372,7 +397,7 @@ async fn containers_are_listed_by_every_filter() -> Result<()> {
 #[tokio::test]
 async fn the_runtime_tells_who_and_how_it_is() -> Result<()> {
     let node = Node::start().await?;
-    let mut runtime = node.client().runtime;
+    let mut runtime = node.cri.client().runtime;
     let version = runtime
         .version(VersionRequest::default())
         .await?
@@ -402,13 +427,14 @@ async fn the_runtime_tells_who_and_how_it_is() -> Result<()> {
 #[tokio::test]
 async fn the_environment_is_the_images_and_the_requests() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let spec = ContainerSpec::new("c")
         .env("A", "1")
         .env("A", "2")
         .env("B", "x y");
-    let id = node.run(&pod, spec).await?;
+    let id = node.cri.run(&pod, spec).await?;
     let printed = node
+        .cri
         .shell(&id, "echo $A; echo $B; echo $PATH; hostname; pwd")
         .await?;
     let lines: Vec<_> = printed.lines().collect();

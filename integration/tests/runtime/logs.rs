@@ -14,13 +14,14 @@ use tonic::Code;
 #[tokio::test]
 async fn both_streams_are_recorded_in_order() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let script = "for i in 1 2 3; do echo out $i; done; echo err >&2; printf 'no newline'";
     let id = node
+        .cri
         .run(&pod, ContainerSpec::new("c").shell(script))
         .await?;
-    node.wait_exit(&id).await?;
-    let lines = node.logs(&id).await?;
+    node.cri.wait_exit(&id).await?;
+    let lines = node.cri.logs(&id).await?;
     let of = |stream: Stream| -> Vec<_> {
         let lines = lines.iter().filter(|line| line.stream == stream);
         lines.map(|line| (line.tag, line.text.as_str())).collect()
@@ -50,18 +51,19 @@ async fn both_streams_are_recorded_in_order() -> Result<()> {
 async fn lines_over_16_kib_are_split_and_join_again() -> Result<()> {
     const LIMIT: usize = 16 * 1024;
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let lengths = [LIMIT - 1, LIMIT, LIMIT + 1, 3 * LIMIT + 7];
     let script: String = lengths
         .iter()
         .map(|length| format!("head -c {length} /dev/zero | tr '\\0' x; echo;"))
         .collect();
     let id = node
+        .cri
         .run(&pod, ContainerSpec::new("c").shell(&script))
         .await?;
-    node.wait_exit(&id).await?;
+    node.cri.wait_exit(&id).await?;
     let mut joined = vec![0];
-    for line in node.logs(&id).await? {
+    for line in node.cri.logs(&id).await? {
         assert!(
             line.text.len() <= LIMIT,
             "a record of {} bytes",
@@ -79,12 +81,13 @@ async fn lines_over_16_kib_are_split_and_join_again() -> Result<()> {
 #[tokio::test]
 async fn a_reopened_log_goes_on_in_the_new_file() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let script = "i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); [ $((i % 30)) = 0 ] && sleep 0.01; done";
     let id = node
+        .cri
         .run(&pod, ContainerSpec::new("c").shell(script))
         .await?;
-    let path = node.log_path(&id).await?;
+    let path = node.cri.log_path(&id).await?;
     let mut rotated = Vec::new();
     for rotation in 0..4 {
         until("more output", || async {
@@ -103,10 +106,14 @@ async fn a_reopened_log_goes_on_in_the_new_file() -> Result<()> {
         let request = ReopenContainerLogRequest {
             container_id: id.clone(),
         };
-        node.client().runtime.reopen_container_log(request).await?;
+        node.cri
+            .client()
+            .runtime
+            .reopen_container_log(request)
+            .await?;
         rotated.push(old);
     }
-    node.wait_exit(&id).await?;
+    node.cri.wait_exit(&id).await?;
     rotated.push(path);
     let mut numbers = Vec::new();
     for file in &rotated {
@@ -123,13 +130,15 @@ async fn a_reopened_log_goes_on_in_the_new_file() -> Result<()> {
 #[tokio::test]
 async fn only_a_running_containers_log_reopens() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let id = node
+        .cri
         .run(&pod, ContainerSpec::new("c").shell("exit 0"))
         .await?;
-    node.wait_exit(&id).await?;
+    node.cri.wait_exit(&id).await?;
     let request = ReopenContainerLogRequest { container_id: id };
     let refused = node
+        .cri
         .client()
         .runtime
         .reopen_container_log(request)
@@ -142,13 +151,14 @@ async fn only_a_running_containers_log_reopens() -> Result<()> {
 #[tokio::test]
 async fn a_log_stays_when_its_container_goes() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod")).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let id = node
+        .cri
         .run(&pod, ContainerSpec::new("c").shell("echo here"))
         .await?;
-    node.wait_exit(&id).await?;
-    let path = node.log_path(&id).await?;
-    node.remove(&id).await?;
+    node.cri.wait_exit(&id).await?;
+    let path = node.cri.log_path(&id).await?;
+    node.cri.remove(&id).await?;
     assert_eq!(log::read(&path)?[0].text, "here");
     node.finish().await
 }

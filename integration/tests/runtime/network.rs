@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use podwright_integration::{
+    cri::Pod,
     images::HTTPD,
-    node::{Node, Pod, until},
+    node::{Node, until},
     pod::{ContainerSpec, PodSpec},
 };
 use tokio::{
@@ -17,10 +18,11 @@ const PAGE: &str = "It works!";
 
 /// A pod with a web server on port 80.
 async fn server(node: &mut Node, spec: PodSpec) -> Result<Pod> {
-    node.pull(HTTPD).await?;
+    node.cri.pull(HTTPD).await?;
     node.settle()?;
-    let pod = node.run_pod(spec).await?;
-    node.run(&pod, ContainerSpec::new("web").image(HTTPD))
+    let pod = node.cri.run_pod(spec).await?;
+    node.cri
+        .run(&pod, ContainerSpec::new("web").image(HTTPD))
         .await?;
     Ok(pod)
 }
@@ -47,6 +49,7 @@ async fn page(address: SocketAddr) -> Result<()> {
 
 async fn addresses(node: &Node, pod: &Pod) -> Result<Vec<IpAddr>> {
     let network = node
+        .cri
         .pod_status(&pod.id)
         .await?
         .network
@@ -61,9 +64,10 @@ async fn addresses(node: &Node, pod: &Pod) -> Result<Vec<IpAddr>> {
 async fn containers_of_a_pod_share_localhost() -> Result<()> {
     let mut node = Node::start().await?;
     let pod = server(&mut node, PodSpec::new("pod")).await?;
-    let client = node.run(&pod, ContainerSpec::new("client")).await?;
+    let client = node.cri.run(&pod, ContainerSpec::new("client")).await?;
     until("the page on localhost", || async {
-        node.shell(&client, "wget -q -O - http://127.0.0.1/")
+        node.cri
+            .shell(&client, "wget -q -O - http://127.0.0.1/")
             .await
             .map_err(|e| e.to_string())
     })
@@ -91,13 +95,14 @@ async fn a_pod_answers_at_both_its_addresses() -> Result<()> {
 async fn pods_reach_each_other() -> Result<()> {
     let mut node = Node::start().await?;
     let pod = server(&mut node, PodSpec::new("web")).await?;
-    let other = node.run_pod(PodSpec::new("client")).await?;
-    let client = node.run(&other, ContainerSpec::new("client")).await?;
+    let other = node.cri.run_pod(PodSpec::new("client")).await?;
+    let client = node.cri.run(&other, ContainerSpec::new("client")).await?;
     for address in addresses(&node, &pod).await? {
         let url = format!("http://{}/", SocketAddr::new(address, 80));
         until(&url, || async {
             let script = format!("wget -q -O - '{url}'");
-            node.shell(&client, &script)
+            node.cri
+                .shell(&client, &script)
                 .await
                 .map_err(|error| error.to_string())
         })
@@ -113,7 +118,7 @@ async fn a_host_port_leads_to_the_pod() -> Result<()> {
     let pod = server(&mut node, PodSpec::new("pod").port(80, port)).await?;
     let port = u16::try_from(port)?;
     page(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)).await?;
-    node.stop_pod(&pod.id).await?;
+    node.cri.stop_pod(&pod.id).await?;
     let closed = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
     assert!(closed.is_err(), "the port is open after the pod's stop");
     node.finish().await
@@ -122,9 +127,9 @@ async fn a_host_port_leads_to_the_pod() -> Result<()> {
 #[tokio::test]
 async fn a_pod_with_the_hosts_network_has_its_links() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod(PodSpec::new("pod").host_network()).await?;
-    let id = node.run(&pod, ContainerSpec::new("c")).await?;
-    let links = node.shell(&id, "ls /sys/class/net").await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod").host_network()).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+    let links = node.cri.shell(&id, "ls /sys/class/net").await?;
     assert!(
         links
             .lines()
@@ -139,12 +144,12 @@ async fn addresses_are_given_back() -> Result<()> {
     let node = Node::start().await?;
     // More pods than a /24 has addresses.
     for _ in 0..20 {
-        let pods = (0..15).map(|_| node.run_pod(PodSpec::new("pod")));
+        let pods = (0..15).map(|_| node.cri.run_pod(PodSpec::new("pod")));
         let pods = futures_util::future::join_all(pods).await;
         let pods = pods.into_iter().collect::<Result<Vec<_>, _>>()?;
         let removed = pods.iter().map(|pod| async {
-            node.stop_pod(&pod.id).await?;
-            node.remove_pod(&pod.id).await
+            node.cri.stop_pod(&pod.id).await?;
+            node.cri.remove_pod(&pod.id).await
         });
         futures_util::future::try_join_all(removed).await?;
     }

@@ -91,6 +91,6 @@ async fn crictl_drives_a_pod_through_its_life() -> Result<()> {
     crictl.run(&["rmp", &pod])?;
     crictl.run(&["rmi", BUSYBOX])?;
     assert!(!crictl.run(&["images"])?.contains("busybox"));
-    node.pull(BUSYBOX).await?;
+    node.cri.pull(BUSYBOX).await?;
     node.finish().await
 }

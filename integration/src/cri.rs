@@ -1,8 +1,9 @@
 //! CRI calls as tests make them: a wrong answer of the happy path ends the test with the reason.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use podwright_cri_api::client::Client;
 use podwright_cri_api::v1::{
     ContainerState, ContainerStatus, ContainerStatusRequest, CreateContainerRequest,
     ExecSyncRequest, ExecSyncResponse, ImageSpec, ListPodSandboxRequest, PodSandboxStatus,
@@ -12,9 +13,9 @@ use podwright_cri_api::v1::{
 use serde_json::Value;
 use tonic::{Code, Status};
 
-use super::{Node, until};
 use crate::{
     log::{self, Line},
+    node::until,
     pod::{ContainerSpec, PodSpec},
 };
 
@@ -27,7 +28,28 @@ pub struct Pod {
     pub spec: PodSpec,
 }
 
-impl Node {
+/// Calls to one CRI server.
+#[derive(Clone, Debug)]
+pub struct Cri {
+    client: Client,
+    /// Where pods' log directories are made.
+    logs: PathBuf,
+}
+
+impl Cri {
+    /// Calls over `client`; the logs of pods that name no directory go below `logs`.
+    pub fn new(client: Client, logs: &Path) -> Self {
+        Self {
+            client,
+            logs: logs.to_owned(),
+        }
+    }
+
+    /// The connection, for calls that have no method here.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Pulls `image`; the answer is its reference.
     ///
     /// # Errors
@@ -56,7 +78,7 @@ impl Node {
     /// The daemon's answer.
     pub async fn run_pod(&self, mut spec: PodSpec) -> Result<Pod, Status> {
         if spec.config.log_directory.is_empty() {
-            let directory = self.daemon.slot().path("logs").join(spec.uid());
+            let directory = self.logs.join(spec.uid());
             spec.config.log_directory = directory.display().to_string();
         }
         let config = Some(spec.config.clone());
