@@ -34,3 +34,7 @@ pub use registry::{HostError, HostsError, RegistryError, RegistryTimeouts, TlsEr
 pub use store::{FsUsage, Image, ImageStore, ImageStoreConfig, Layer, Lease, StoreError};
 pub use unpack::{PathProblem, TarError, UnpackError};
 pub use view::{LayeredView, ViewError};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

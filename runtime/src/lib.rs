@@ -41,7 +41,6 @@ use crate::error::Kind;
 use crate::index::Index;
 use crate::names::Names;
 use crate::node::Node;
-pub use crate::pause::ProgramError;
 use crate::pause::{Event, Program};
 use crate::reclaim::Reclaim;
 

@@ -10,7 +10,7 @@ use podwright_pause::wire::Bytes;
 
 use super::settings::{IpcMode, NetworkMode, PidMode, Settings};
 use super::{PodName, Sandbox, State, files};
-use crate::cgroup::{Cgroup, CgroupPath};
+use crate::cgroup::{Cgroup, CgroupPath, Version};
 use crate::clock;
 use crate::error::{CallError, Context, Kind};
 use crate::ids::SandboxId;
@@ -253,13 +253,13 @@ fn pod_cgroup(
         .internal(|| "cannot name the pod's cgroup".into())
 }
 
-/// Where pause itself is: on cgroup v2 no cgroup has both processes and children with controllers (cgroups(7)).
+/// Where pause itself is: on cgroup v2, and for the controllers that a hybrid machine has there, no cgroup has both processes and children with controllers (cgroups(7)).
 fn pause_cgroup(node: &Node, pod: &CgroupPath) -> Result<CgroupPath, CallError> {
     match node.cgroups.version() {
-        crate::cgroup::Version::V2 => pod
-            .join("pause")
-            .internal(|| "cannot name pause's cgroup".into()),
-        crate::cgroup::Version::V1 | crate::cgroup::Version::Hybrid => Ok(pod.clone()),
+        Version::V1 => Ok(pod.clone()),
+        Version::V2 | Version::Hybrid => {
+            pod.join("pause").internal(|| "cannot name pause's cgroup".into())
+        }
     }
 }
 
