@@ -1,0 +1,178 @@
+//! A node with many pods: memory, idle CPU, lists, restart, frozen monitors.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use podwright_cri_api::v1::{
+    ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest,
+    ListPodSandboxStatsRequest,
+};
+use tonic::{Code, Status};
+
+use crate::{Figure, Measured, Target, proc};
+
+const IDLE: Duration = Duration::from_secs(10);
+const FROZEN: usize = 12;
+/// A server that does not answer by then has failed the row.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The daemon before its first pod.
+pub(crate) fn idle(target: &Target, measured: &mut Measured) -> Result<()> {
+    measured.add(Figure::IdleMemory, proc::pss(target.server())? / 1024.0);
+    Ok(())
+}
+
+/// Everything that takes many pods.
+pub(crate) async fn measure(target: &mut Target, measured: &mut Measured) -> Result<()> {
+    target.rest().await;
+    let before = proc::all();
+    let alone = proc::pss(target.server())?;
+    let mut pods = target.crowd(50).await?;
+    target.rest().await;
+    let monitors = proc::monitors(&before);
+    memory(target, measured, &monitors, alone)?;
+    freeze(target, measured, &monitors).await?;
+
+    pods.extend(target.crowd(50).await?);
+    target.rest().await;
+    let mut runtime = proc::monitors(&before);
+    runtime.push(target.server());
+    let cpu = proc::cpu(&runtime);
+    tokio::time::sleep(IDLE).await;
+    let used = proc::cpu(&runtime).saturating_sub(cpu);
+    measured.add(
+        Figure::IdleCpu,
+        used.as_secs_f64() / IDLE.as_secs_f64() * 100.0,
+    );
+    lists(target, measured).await?;
+
+    target.remove(pods.split_off(50)).await?;
+    further_containers(target, measured, &before, &pods).await?;
+    restart(target, measured).await?;
+    target.remove(pods).await
+}
+
+fn memory(target: &Target, measured: &mut Measured, monitors: &[u32], alone: f64) -> Result<()> {
+    let sum = |of: fn(u32) -> Result<f64>| monitors.iter().map(|pid| of(*pid)).sum::<Result<f64>>();
+    let grown = proc::pss(target.server())? - alone;
+    measured.add(Figure::PodMemory, (sum(proc::pss)? + grown) / 50.0);
+    if !monitors.is_empty() {
+        let count = u32::try_from(monitors.len())?;
+        measured.add(
+            Figure::MonitorMemory,
+            sum(proc::private)? / f64::from(count),
+        );
+    }
+    Ok(())
+}
+
+/// A second container in each of the pods.
+async fn further_containers(
+    target: &Target,
+    measured: &mut Measured,
+    before: &std::collections::BTreeSet<u32>,
+    pods: &[podwright_integration::cri::Pod],
+) -> Result<()> {
+    let total = || -> Result<f64> {
+        let monitors = proc::monitors(before);
+        let sum: f64 = monitors
+            .iter()
+            .map(|pid| proc::pss(*pid))
+            .sum::<Result<f64>>()?;
+        Ok(sum + proc::pss(target.server())?)
+    };
+    target.rest().await;
+    let one = total()?;
+    for pod in pods {
+        target.cri.run(pod, target.container("second")).await?;
+    }
+    target.rest().await;
+    let count = u32::try_from(pods.len())?;
+    measured.add(Figure::ContainerMemory, (total()? - one) / f64::from(count));
+    Ok(())
+}
+
+/// Stats while some monitors do not answer. They go on afterwards.
+async fn freeze(target: &Target, measured: &mut Measured, monitors: &[u32]) -> Result<()> {
+    let frozen: Vec<_> = monitors
+        .iter()
+        .take(FROZEN)
+        .map(|pid| *pid as i32)
+        .collect();
+    let signal = |signal| {
+        for pid in &frozen {
+            // One that has ended meanwhile is not frozen, and that is all.
+            let _ = kill(Pid::from_raw(*pid), signal);
+        }
+    };
+    signal(Signal::SIGSTOP);
+    let start = Instant::now();
+    let mut runtime = target.cri.client().runtime;
+    let call = runtime.list_container_stats(ListContainerStatsRequest::default());
+    let answer = tokio::time::timeout(PATIENCE, call).await;
+    let elapsed = start.elapsed();
+    signal(Signal::SIGCONT);
+    if !matches!(&answer, Ok(Err(status)) if status.code() == Code::Unimplemented) {
+        measured.add(Figure::Frozen, elapsed.as_secs_f64() * 1e3);
+    }
+    Ok(())
+}
+
+/// Medians of the lists over all pods.
+async fn lists(target: &Target, measured: &mut Measured) -> Result<()> {
+    let runtime = target.cri.client().runtime;
+    for figure in [Figure::ContainerStats, Figure::PodStats, Figure::List] {
+        let mut times = Vec::new();
+        for _ in 0..11 {
+            let mut runtime = runtime.clone();
+            let start = Instant::now();
+            let answer: Result<(), Status> = match figure {
+                Figure::ContainerStats => {
+                    let request = ListContainerStatsRequest::default();
+                    runtime.list_container_stats(request).await.map(drop)
+                }
+                Figure::PodStats => {
+                    let request = ListPodSandboxStatsRequest::default();
+                    runtime.list_pod_sandbox_stats(request).await.map(drop)
+                }
+                _ => runtime
+                    .list_containers(ListContainersRequest::default())
+                    .await
+                    .map(drop),
+            };
+            match answer {
+                Ok(()) => times.push(start.elapsed()),
+                Err(status) if status.code() == Code::Unimplemented => break,
+                Err(status) => return Err(status.into()),
+            }
+        }
+        if !times.is_empty() {
+            measured.add_median(figure, &mut times);
+        }
+    }
+    Ok(())
+}
+
+/// From the start of a new daemon to the first answer; only our own can be killed.
+async fn restart(target: &mut Target, measured: &mut Measured) -> Result<()> {
+    let Some(daemon) = &mut target.daemon else {
+        return Ok(());
+    };
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        daemon.kill9().await?;
+        let start = Instant::now();
+        daemon.restart().await?;
+        let mut runtime = daemon.client().runtime;
+        runtime
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await?;
+        times.push(start.elapsed());
+    }
+    measured.add_median(Figure::Restart, &mut times);
+    Ok(())
+}
