@@ -117,7 +117,7 @@ impl Repository {
                     Err(Stopped::Failed(error)) => error,
                 };
                 // Progress earns new tries, but a host that drips and breaks must not hold us for ever.
-                tries = if download.offset - before >= size / 16 + 1 {
+                tries = if download.offset - before > size / 16 {
                     1
                 } else {
                     tries + 1

@@ -162,10 +162,13 @@ async fn serve(
         head += &format!("{name}: {value}\r\n");
     }
     stream.write_all(format!("{head}\r\n").as_bytes()).await?;
-    while reply.endless {
-        stream
-            .write_all(format!("10000\r\n{}\r\n", "x".repeat(0x10000)).as_bytes())
-            .await?;
+    if reply.endless {
+        // Until the client has had enough.
+        loop {
+            stream
+                .write_all(format!("10000\r\n{}\r\n", "x".repeat(0x10000)).as_bytes())
+                .await?;
+        }
     }
     stream
         .write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())])

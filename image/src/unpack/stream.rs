@@ -79,7 +79,7 @@ impl Read for Pipe {
 /// A layer's decompressor. Streams of several gzip members or zstd frames are read to their end.
 enum Decoder {
     Plain(Pipe),
-    Gzip(MultiGzDecoder<Pipe>),
+    Gzip(Box<MultiGzDecoder<Pipe>>),
     Zstd(zstd::Decoder<'static, Pipe>),
 }
 
@@ -87,7 +87,7 @@ impl Decoder {
     fn new(compression: Compression, pipe: Pipe) -> io::Result<Decoder> {
         Ok(match compression {
             Compression::None => Decoder::Plain(pipe),
-            Compression::Gzip => Decoder::Gzip(MultiGzDecoder::new(pipe)),
+            Compression::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(pipe))),
             Compression::Zstd => Decoder::Zstd(zstd::Decoder::with_buffer(pipe)?),
         })
     }
