@@ -50,9 +50,11 @@ pub(super) fn path(sandbox: &Sandbox, config: &ContainerConfig) -> String {
 
 /// Opens the log for appending, and makes it and its directories when they are missing. No part of the path below the pod's
 /// log directory may be a link (CVE-2025-0750).
-pub(super) fn open(container: &Container) -> Result<Option<OwnedFd>, CallError> {
+pub(super) fn open(container: &Container) -> Result<OwnedFd, CallError> {
     if container.record.log_path.is_empty() {
-        return Ok(None);
+        // Its output is read all the same: a pipe that nobody empties would stop the container.
+        let null = std::fs::File::options().write(true).open("/dev/null");
+        return null.map(OwnedFd::from).internal(|| "cannot open /dev/null".into());
     }
     let root = Path::new(&container.sandbox.config.log_directory);
     let relative = Path::new(container.config.log_path.trim_start_matches('/'));
@@ -75,7 +77,6 @@ pub(super) fn open(container: &Container) -> Result<Option<OwnedFd>, CallError> 
     let directory = parent.as_ref().unwrap_or(&root);
     sys::open_beneath(directory.as_fd(), Path::new(name), flags, 0o640, resolve)
         .internal(failed)
-        .map(Some)
 }
 
 fn make_directories(
@@ -122,9 +123,7 @@ pub(crate) async fn reopen_log(node: &Arc<Node>, id: &str) -> Result<(), CallErr
         )));
     }
     let pause = container.sandbox.require_ready("reopen the log")?;
-    let Some(log) = open(&container)? else {
-        return Ok(());
-    };
+    let log = open(&container)?;
     pause
         .reopen_log(&container.id, log.as_fd())
         .await

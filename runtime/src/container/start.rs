@@ -98,7 +98,7 @@ async fn launch(
         })?;
     let log = super::log::open(container)?;
     let launched = pause
-        .launch(&container.id, &compiled.plan, log.as_ref().map(AsFd::as_fd))
+        .launch(&container.id, &compiled.plan, log.as_fd())
         .await;
     let (pid, at) = launched.map_err(|error| {
         // What the request names is missing or of no use: not this node's failure.

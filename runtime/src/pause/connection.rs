@@ -303,10 +303,10 @@ impl Pause {
         &self,
         container: &ContainerId,
         plan: &LaunchPlan,
-        log: Option<BorrowedFd<'_>>,
+        log: BorrowedFd<'_>,
     ) -> Result<(u32, i64), PauseError> {
         let (plan, memfd) = carry(plan)?;
-        let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain(log).collect();
+        let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain([log]).collect();
         let request = Request::Launch {
             container: container.wire(),
             plan,
