@@ -26,9 +26,17 @@ struct Cli {
     once: bool,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = tokio::runtime::Runtime::new()
+        .context("starting the async runtime")
+        .and_then(|runtime| {
+            let done = runtime.block_on(run(cli));
+            // Ctrl-C does not wait for images or tools that are being built.
+            runtime.shutdown_background();
+            done
+        });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: {error:#}");
@@ -74,8 +82,11 @@ async fn run(cli: Cli) -> Result<()> {
             }
         }
     }
-    // It may have got the terminal's SIGINT itself.
-    let _ = daemon.terminate().await;
+    let ended = daemon.terminate().await;
+    if cli.once {
+        ended?;
+    }
+    // Otherwise it may have got the terminal's SIGINT itself, and have ended before it was asked.
     drop(daemon);
     println!(
         "nothing is left but the cache of test images and tools in {}",
