@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 
 use crate::cgroup::Cgroup;
@@ -95,7 +96,14 @@ fn remove_directory(path: &Path) -> Result<(), (PathBuf, io::Error)> {
 fn try_remove(cgroup: &Cgroup) -> bool {
     match cgroup.remove() {
         Ok(()) => true,
-        Err(error) if error.is_busy() => false,
+        Err(error) if error.is_busy() => {
+            // What is still there has outlived its container's first process: in a PID namespace that it shares, or
+            // because it is dying just now.
+            if let Err(error) = cgroup.signal_all(Signal::SIGKILL) {
+                tracing::warn!(cgroup = %cgroup.path(), error = %chain(&error), "cannot kill what is left in the cgroup");
+            }
+            false
+        }
         Err(error) => {
             tracing::error!(cgroup = %cgroup.path(), error = %chain(&error), "cannot remove the cgroup; the next start tries again");
             true

@@ -4,7 +4,7 @@
 //! only what is ours by name is ever touched.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use podwright_image::ChainId;
@@ -65,18 +65,20 @@ fn text(error: RecordError) -> String {
 async fn recover_sandbox(
     node: &Arc<Node>,
     id: &SandboxId,
-    directory: &PathBuf,
+    directory: &Path,
     entries: &mut HashMap<String, ContainerEntry>,
 ) -> Result<(), String> {
     let record = SandboxRecord::read(directory)
         .map_err(text)?
         .ok_or("it has no record: the daemon died while making it")?;
     let config = record.config.clone().ok_or("its record has no config")?;
-    if ReadyRecord::read(directory).map_err(text)?.is_none() {
-        return Err("the daemon died while making it".into());
-    }
     let settings = Settings::check(&config).map_err(|error| chain(&error))?;
     let cgroup = CgroupPath::new(&record.cgroup).map_err(|error| chain(&error))?;
+    if ReadyRecord::read(directory).map_err(text)?.is_none() {
+        discard(node, id).await;
+        sandbox::release(node, id, &settings, &cgroup).await;
+        return Err("the daemon died while making it".into());
+    }
     let stopped = StoppedRecord::read(directory).map_err(text)?.is_some();
     let state = match stopped {
         true => None,
@@ -89,7 +91,7 @@ async fn recover_sandbox(
         id.clone(),
         settings,
         cgroup,
-        directory.clone(),
+        directory.to_owned(),
         state,
     ));
     node.pod_names
@@ -149,7 +151,7 @@ async fn discard(node: &Arc<Node>, id: &SandboxId) {
 fn recover_container(
     node: &Arc<Node>,
     id: &ContainerId,
-    directory: &PathBuf,
+    directory: &Path,
     entry: Option<ContainerEntry>,
 ) -> Result<(), String> {
     let record = ContainerRecord::read(directory)
@@ -191,7 +193,7 @@ fn recover_container(
         id: id.clone(),
         sandbox: Arc::clone(&sandbox),
         image,
-        directory: directory.clone(),
+        directory: directory.to_owned(),
         cgroup: node.cgroups.cgroup(&cgroup),
         lease: node.images.lease_chains(&chains),
         state,

@@ -33,6 +33,9 @@ pub(crate) async fn create(
         .ok_or_else(|| CallError::invalid("the container config has no metadata"))?;
     crate::sandbox::check_name("the container's name", &metadata.name)?;
     let sandbox = node.sandboxes.require(&request.pod_sandbox_id)?;
+    // Held to the end: a pod that is being removed must not get a container that nobody then removes.
+    let pod = Arc::clone(&sandbox);
+    let _operation = pod.operation.lock().await;
     sandbox.require_ready("create the container")?;
     let name = ContainerName {
         sandbox: sandbox.id.clone(),
@@ -102,28 +105,7 @@ fn make(
         .internal(|| format!("cannot use the image '{}'", shown(&reference)))?;
     plan::check_mounts(&config)?;
     super::log::check_path(&sandbox, &config)?;
-    let record = ContainerRecord {
-        id: id.to_string(),
-        sandbox: sandbox.id.to_string(),
-        created_at: clock::now(),
-        image_id: image.id.to_string(),
-        image_ref: image
-            .repo_digests
-            .first()
-            .cloned()
-            .unwrap_or_else(|| image.id.to_string()),
-        image_config: serde_json::to_string(&image.config)
-            .internal(|| "cannot write the image's configuration".into())?,
-        layer_directories: image.layers.iter().map(|layer| layer.dir.clone()).collect(),
-        chains: image
-            .layers
-            .iter()
-            .map(|layer| layer.chain_id.to_string())
-            .collect(),
-        user: Some(user(node, &image, &config)?),
-        log_path: super::log::path(&sandbox, &config),
-        config: Some(config),
-    };
+    let record = record(node, id, &sandbox, &image, config)?;
     let cgroup = sandbox
         .cgroup
         .join(id.as_str())
@@ -154,6 +136,38 @@ fn make(
         .write(&directory)
         .internal(|| "cannot create the container".into())?;
     Ok(container)
+}
+
+/// What is kept of the request and of the image that its name means now.
+fn record(
+    node: &Node,
+    id: &ContainerId,
+    sandbox: &Sandbox,
+    image: &Image,
+    config: ContainerConfig,
+) -> Result<ContainerRecord, CallError> {
+    Ok(ContainerRecord {
+        id: id.to_string(),
+        sandbox: sandbox.id.to_string(),
+        created_at: clock::now(),
+        image_id: image.id.to_string(),
+        image_ref: image
+            .repo_digests
+            .first()
+            .cloned()
+            .unwrap_or_else(|| image.id.to_string()),
+        image_config: serde_json::to_string(&image.config)
+            .internal(|| "cannot write the image's configuration".into())?,
+        layer_directories: image.layers.iter().map(|layer| layer.dir.clone()).collect(),
+        chains: image
+            .layers
+            .iter()
+            .map(|layer| layer.chain_id.to_string())
+            .collect(),
+        user: Some(user(node, image, &config)?),
+        log_path: super::log::path(sandbox, &config),
+        config: Some(config),
+    })
 }
 
 /// Who the container runs as, by the user database of its image.

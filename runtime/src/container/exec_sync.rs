@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use podwright_cri_api::v1::{ExecSyncRequest, ExecSyncResponse};
-use podwright_pause::protocol::Target;
+use podwright_pause::protocol::{Exit, Target};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -41,16 +41,21 @@ pub(crate) async fn exec_sync(
     }
     let pause = container.sandbox.require_ready("execute a command")?;
     let failed = || format!("cannot execute a command in the container {}", container.id);
-    let (exec, mut stdout, mut stderr) =
-        begin(node, &container, &pause, &request.cmd, &failed).await?;
-    let (number, pid) = (exec.number, exec.pid);
-    let finished = collect(exec.end, &mut stdout, &mut stderr);
+    // Begun to the end even when the client goes away meanwhile; what has begun is then killed by its guard.
+    let begun = tokio::spawn(begin(
+        Arc::clone(node),
+        Arc::clone(&container),
+        pause,
+        request.cmd,
+    ));
+    let (mut running, mut stdout, mut stderr) = begun.await.internal(failed)??;
+    let finished = collect(&mut running.end, &mut stdout, &mut stderr);
     let exit_code = match u64::try_from(request.timeout) {
         Ok(0) | Err(_) => finished.await,
         Ok(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), finished).await {
             Ok(finished) => finished,
             Err(_) => {
-                kill(&container, &pause, number, pid).await;
+                running.kill().await;
                 let what = format!(
                     "the command did not end within {seconds} s in the container {}: it is killed",
                     container.id
@@ -59,6 +64,7 @@ pub(crate) async fn exec_sync(
             }
         },
     };
+    running.state = Run::Ended;
     let exit_code = exit_code.internal(failed)?;
     Ok(ExecSyncResponse {
         stdout: stdout.kept,
@@ -68,39 +74,72 @@ pub(crate) async fn exec_sync(
 }
 
 async fn begin(
-    node: &Arc<Node>,
-    container: &Container,
-    pause: &Pause,
-    command: &[String],
-    failed: &impl Fn() -> String,
-) -> Result<(Exec, Output, Output), CallError> {
-    let plan = exec_plan(&container.compile(node)?.plan, command);
+    node: Arc<Node>,
+    container: Arc<Container>,
+    pause: Arc<Pause>,
+    command: Vec<String>,
+) -> Result<(Running, Output, Output), CallError> {
+    let failed = || format!("cannot execute a command in the container {}", container.id);
+    let plan = exec_plan(&container.compile(&node)?.plan, &command);
     let null: OwnedFd = std::fs::File::open("/dev/null").internal(failed)?.into();
     let (stdout, stdout_end) = Output::pipe().internal(failed)?;
     let (stderr, stderr_end) = Output::pipe().internal(failed)?;
-    let exec = pause
-        .exec(
-            &container.id,
-            &plan,
-            [null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
-        )
-        .await;
-    let exec = exec.map_err(|error| {
+    let streams = [null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
+    let exec = pause.exec(&container.id, &plan, streams).await;
+    let Exec { number, pid, end } = exec.map_err(|error| {
         let kind = match error.errno() {
-            Some(
-                libc::ENOENT
-                | libc::EACCES
-                | libc::ENOTDIR
-                | libc::ENOEXEC
-                | libc::ELOOP
-                | libc::E2BIG,
-            ) => Kind::InvalidArgument,
             Some(libc::ESRCH) => Kind::FailedPrecondition,
-            _ => Kind::Internal,
+            errno => super::start::launch_failure(errno),
         };
         CallError::caused(kind, failed(), error)
     })?;
-    Ok((exec, stdout, stderr))
+    let state = Run::On;
+    Ok((
+        Running {
+            container: Arc::clone(&container),
+            pause,
+            number,
+            pid,
+            end,
+            state,
+        },
+        stdout,
+        stderr,
+    ))
+}
+
+/// Whether a command runs still, as far as is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    On,
+    Ended,
+}
+
+/// A command that is killed when nobody waits for it any more: its client's deadline has passed, or the client is gone.
+struct Running {
+    container: Arc<Container>,
+    pause: Arc<Pause>,
+    number: u64,
+    pid: u32,
+    end: oneshot::Receiver<Exit>,
+    state: Run,
+}
+
+impl Running {
+    async fn kill(&mut self) {
+        self.state = Run::Ended;
+        kill(&self.container, &self.pause, self.number, self.pid).await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.state == Run::On {
+            let (container, pause) = (Arc::clone(&self.container), Arc::clone(&self.pause));
+            let (number, pid) = (self.number, self.pid);
+            tokio::spawn(async move { kill(&container, &pause, number, pid).await });
+        }
+    }
 }
 
 /// One output stream of a command.
@@ -158,15 +197,15 @@ impl Output {
 
 /// Reads both streams until the command has ended; its exit code.
 async fn collect(
-    end: oneshot::Receiver<podwright_pause::protocol::Exit>,
+    end: &mut oneshot::Receiver<Exit>,
     stdout: &mut Output,
     stderr: &mut Output,
 ) -> io::Result<i32> {
     let exit = {
         let reading = async { tokio::try_join!(stdout.read(), stderr.read()) };
-        tokio::pin!(reading, end);
+        tokio::pin!(reading);
         tokio::select! {
-            exit = &mut end => exit,
+            exit = &mut *end => exit,
             read = &mut reading => {
                 read?;
                 end.await

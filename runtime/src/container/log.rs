@@ -54,7 +54,9 @@ pub(super) fn open(container: &Container) -> Result<OwnedFd, CallError> {
     if container.record.log_path.is_empty() {
         // Its output is read all the same: a pipe that nobody empties would stop the container.
         let null = std::fs::File::options().write(true).open("/dev/null");
-        return null.map(OwnedFd::from).internal(|| "cannot open /dev/null".into());
+        return null
+            .map(OwnedFd::from)
+            .internal(|| "cannot open /dev/null".into());
     }
     let root = Path::new(&container.sandbox.config.log_directory);
     let relative = Path::new(container.config.log_path.trim_start_matches('/'));
@@ -75,8 +77,7 @@ pub(super) fn open(container: &Container) -> Result<OwnedFd, CallError> {
     let flags =
         libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let directory = parent.as_ref().unwrap_or(&root);
-    sys::open_beneath(directory.as_fd(), Path::new(name), flags, 0o640, resolve)
-        .internal(failed)
+    sys::open_beneath(directory.as_fd(), Path::new(name), flags, 0o640, resolve).internal(failed)
 }
 
 fn make_directories(

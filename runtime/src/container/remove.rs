@@ -12,7 +12,7 @@ pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> 
         return Ok(());
     };
     let _operation = container.operation.lock().await;
-    stop::stop_container(node, &container, 0).await?;
+    stop::stop_container(&container, 0).await?;
     if let Some(pause) = container.sandbox.pause()
         && let Err(error) = pause.forget(&container.id).await
     {

@@ -101,18 +101,7 @@ async fn launch(
         .launch(&container.id, &compiled.plan, log.as_fd())
         .await;
     let (pid, at) = launched.map_err(|error| {
-        // What the request names is missing or of no use: not this node's failure.
-        let kind = match error.errno() {
-            Some(
-                libc::ENOENT
-                | libc::EACCES
-                | libc::ENOTDIR
-                | libc::ENOEXEC
-                | libc::ELOOP
-                | libc::E2BIG,
-            ) => Kind::InvalidArgument,
-            _ => Kind::Internal,
-        };
+        let kind = launch_failure(error.errno());
         CallError::caused(
             kind,
             format!("cannot start the container {}", container.id),
@@ -120,4 +109,14 @@ async fn launch(
         )
     })?;
     Ok(StartedRecord { pid, at })
+}
+
+/// What a failed launch or exec means to the client: what the request names is missing or of no use, or the node failed.
+pub(super) fn launch_failure(errno: Option<i32>) -> Kind {
+    match errno {
+        Some(
+            libc::ENOENT | libc::EACCES | libc::ENOTDIR | libc::ENOEXEC | libc::ELOOP | libc::E2BIG,
+        ) => Kind::InvalidArgument,
+        _ => Kind::Internal,
+    }
 }

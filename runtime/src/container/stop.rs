@@ -6,24 +6,28 @@ use std::time::Duration;
 use podwright_cri_api::v1::Signal;
 use podwright_pause::protocol::Target;
 
-use super::Container;
+use super::{Container, State};
 use crate::error::{CallError, Context, Kind, chain};
 use crate::node::Node;
 
 /// How long a killed container may take to be gone before the call fails.
 const KILLED: Duration = Duration::from_secs(30);
 
-/// Stops a container: its stop signal, and SIGKILL after `timeout` seconds. One that does not run, or is unknown, is no error.
+/// Stops a container: its stop signal, and SIGKILL after `timeout` seconds. One that does not run, or is unknown, is no
+/// error.
 pub(crate) async fn stop(node: &Arc<Node>, id: &str, timeout: i64) -> Result<(), CallError> {
     let Some(container) = node.containers.find(id)? else {
         return Ok(());
     };
-    // No operation lock: a second call with a shorter timeout must not wait for the first one's.
-    stop_container(node, &container, u64::try_from(timeout).unwrap_or(0)).await
+    if container.state() == State::Created {
+        // A start may be at work: what it starts is to be stopped as well. A running container is stopped without the lock, so
+        // that a second call with a shorter timeout need not wait for the first one's.
+        drop(container.operation.lock().await);
+    }
+    stop_container(&container, u64::try_from(timeout).unwrap_or(0)).await
 }
 
 pub(super) async fn stop_container(
-    node: &Arc<Node>,
     container: &Arc<Container>,
     seconds: u64,
 ) -> Result<(), CallError> {
@@ -77,7 +81,6 @@ pub(super) async fn stop_container(
         container.id,
         KILLED.as_secs()
     );
-    let _ = node;
     Err(CallError::new(Kind::DeadlineExceeded, what))
 }
 

@@ -210,8 +210,8 @@ impl RuntimeService for Service {
     }
 
     async fn exec_sync(&self, request: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
-        let node = Arc::clone(&self.node);
-        unbroken(async move { container::exec_sync(&node, request.into_inner()).await }).await
+        // Not unbroken: a command whose client is gone is killed.
+        answer(container::exec_sync(&self.node, request.into_inner()).await)
     }
 
     async fn container_stats(

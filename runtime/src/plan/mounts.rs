@@ -8,7 +8,7 @@ use podwright_cri_api::v1::{self as cri, ContainerConfig, MountPropagation};
 
 use crate::error::{CallError, Context};
 use crate::index::shown;
-use crate::sandbox::{HOSTNAME, HOSTS, IpcMode, NetworkMode, RESOLV_CONF, Sandbox};
+use crate::sandbox::{HOSTNAME, HOSTS, IpcMode, RESOLV_CONF, Sandbox};
 use crate::security::Privilege;
 
 /// The source that stands for the pod's /dev/shm, which pause holds by descriptor: it has no path.
@@ -115,14 +115,14 @@ fn pod_files(sandbox: &Sandbox, config: &ContainerConfig) -> Vec<Mount> {
     } else {
         &["rbind", "rprivate", "rw"]
     };
-    let mut files = vec![("/etc/hosts", HOSTS), ("/etc/resolv.conf", RESOLV_CONF)];
-    if sandbox.settings.network == NetworkMode::Pod || !sandbox.config.hostname.is_empty() {
-        files.push(("/etc/hostname", HOSTNAME));
-    }
-    files
-        .into_iter()
-        .map(|(path, file)| mount(path, "bind", &sandbox.file(file).to_string_lossy(), options))
-        .collect()
+    [
+        ("/etc/hosts", HOSTS),
+        ("/etc/resolv.conf", RESOLV_CONF),
+        ("/etc/hostname", HOSTNAME),
+    ]
+    .into_iter()
+    .map(|(path, file)| mount(path, "bind", &sandbox.file(file).to_string_lossy(), options))
+    .collect()
 }
 
 fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {

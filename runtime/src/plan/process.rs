@@ -178,7 +178,7 @@ fn device_node(inside: &Path, metadata: &std::fs::Metadata) -> Option<LinuxDevic
 
 /// The host's device nodes, for a privileged container. Terminals, shared memory and queues have mounts of their own.
 fn host_devices(directory: &Path, nodes: &mut Vec<LinuxDevice>) {
-    const OWN: [&str; 6] = ["pts", "shm", "fd", "mqueue", "console", ".udev"];
+    const OWN: [&str; 7] = ["pts", "ptmx", "shm", "fd", "mqueue", "console", ".udev"];
     // A node that goes away meanwhile is not given.
     for entry in std::fs::read_dir(directory)
         .into_iter()

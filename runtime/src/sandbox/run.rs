@@ -125,8 +125,8 @@ async fn start(
     let config = record.config.clone().unwrap_or_default();
     let directory = super::directory(&node.config.state_dir, id);
     let hostname = match settings.network {
-        NetworkMode::Host => files::host_name(),
-        NetworkMode::Pod => config.hostname.clone(),
+        NetworkMode::Pod if !config.hostname.is_empty() => config.hostname.clone(),
+        NetworkMode::Pod | NetworkMode::Host => files::host_name(),
     };
     files::write_early(&directory, config.dns_config.as_ref(), &hostname)?;
     if !config.log_directory.is_empty() {
@@ -257,9 +257,9 @@ fn pod_cgroup(
 fn pause_cgroup(node: &Node, pod: &CgroupPath) -> Result<CgroupPath, CallError> {
     match node.cgroups.version() {
         Version::V1 => Ok(pod.clone()),
-        Version::V2 | Version::Hybrid => {
-            pod.join("pause").internal(|| "cannot name pause's cgroup".into())
-        }
+        Version::V2 | Version::Hybrid => pod
+            .join("pause")
+            .internal(|| "cannot name pause's cgroup".into()),
     }
 }
 
