@@ -25,16 +25,27 @@ impl Snapshot {
     /// When nftables cannot be listed, which needs root.
     pub fn of(slot: &Slot) -> Result<Self> {
         let mut items = BTreeSet::new();
-        for process in processes::of(slot) {
+        let daemon = slot.path("podwright.toml").display().to_string();
+        // The daemon itself may have been started anew.
+        let others = processes::of(slot).into_iter();
+        for process in others.filter(|process| !process.command.ends_with(&daemon)) {
             items.insert(format!("process {} ({})", process.pid, process.command));
         }
         for mount in reclaim::mounts(slot) {
             items.insert(format!("mount {}", mount.display()));
         }
-        for cgroup in reclaim::cgroups(slot) {
+        // The root, which the first pod makes, stays as the bridge does.
+        let root = slot.cgroup();
+        let below = reclaim::cgroups(slot).into_iter();
+        for cgroup in below.filter(|path| !path.ends_with(root.trim_start_matches('/'))) {
             items.insert(format!("cgroup {}", cgroup.display()));
         }
         for (what, count) in netfilter::contents(&slot.table())? {
+            // A detached link is filtered until the kernel has deleted it; the next pod's call drops the
+            // element, so the last one of each stays.
+            if what.ends_with(" set links") {
+                continue;
+            }
             items.insert(format!("nftables: {count} {what}"));
         }
         let ports = format!("/sys/class/net/{}/brif", slot.bridge());

@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use podwright_cri_api::v1::{
     ContainerStatusRequest, CreateContainerRequest, Device, ExecSyncRequest, Int64Value, Mount,
     NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, StartContainerRequest,
@@ -22,6 +22,36 @@ fn endless() -> String {
     "x".repeat(64 * 1024)
 }
 
+/// Why `answer` is not a refusal with one of `codes` that names all `parts`.
+fn problem<T: std::fmt::Debug>(
+    what: &str,
+    answer: Result<T, Status>,
+    codes: &[Code],
+    parts: &[&str],
+) -> Option<String> {
+    let status = match answer {
+        Ok(done) => return Some(format!("{what}: it was done: {done:.300?}")),
+        Err(status) => status,
+    };
+    let message = status.message();
+    let lacks = |part: &&&str| !message.contains(**part);
+    if !codes.contains(&status.code()) {
+        Some(format!(
+            "{what}: {:?} for {codes:?}: {message}",
+            status.code()
+        ))
+    } else if let Some(part) = parts.iter().find(lacks) {
+        Some(format!("{what}: no {part:?} in {message:?}"))
+    } else if message.len() >= 4096 {
+        Some(format!(
+            "{what}: the message repeats the input: {} bytes",
+            message.len()
+        ))
+    } else {
+        None
+    }
+}
+
 #[track_caller]
 fn refused<T: std::fmt::Debug>(
     what: &str,
@@ -29,19 +59,7 @@ fn refused<T: std::fmt::Debug>(
     codes: &[Code],
     parts: &[&str],
 ) {
-    let status = answer.expect_err(what);
-    assert!(codes.contains(&status.code()), "{what}: {status}");
-    for part in parts {
-        assert!(
-            status.message().contains(part),
-            "{what}: no {part:?} in {:?}",
-            status.message()
-        );
-    }
-    assert!(
-        status.message().len() < 4096,
-        "{what}: the message repeats the input"
-    );
+    assert_eq!(problem(what, answer, codes, parts), None);
 }
 
 #[tokio::test]
@@ -212,10 +230,13 @@ async fn pods_without_what_they_need_are_refused() -> Result<()> {
             &["search"],
         ),
     ];
+    let mut problems = Vec::new();
     for (what, spec, parts) in cases {
-        refused(what, node.cri.run_pod(spec).await, invalid, parts);
-        node.check_leaks().await?;
+        problems.extend(problem(what, node.cri.run_pod(spec).await, invalid, parts));
+        node.cri.remove_all_pods().await?;
+        node.check_leaks().await.with_context(|| what.to_owned())?;
     }
+    assert!(problems.is_empty(), "{problems:#?}");
     node.finish().await
 }
 
@@ -274,12 +295,6 @@ async fn containers_without_what_they_need_are_refused() -> Result<()> {
             &["../../x.log"],
         ),
         (
-            "log path",
-            change(|spec| spec.config.log_path = "/etc/x.log".into()),
-            invalid,
-            &["/etc/x.log"],
-        ),
-        (
             "environment",
             ContainerSpec::new("c").env("A=B", "1"),
             invalid,
@@ -296,12 +311,6 @@ async fn containers_without_what_they_need_are_refused() -> Result<()> {
             ContainerSpec::new("c").mount("tmp", "/x"),
             invalid,
             &["tmp"],
-        ),
-        (
-            "absent mount",
-            ContainerSpec::new("c").mount("/no/such/path", "/x"),
-            not_found,
-            &["/no/such/path"],
         ),
         (
             "device",
@@ -391,10 +400,16 @@ async fn containers_without_what_they_need_are_refused() -> Result<()> {
             &["9"],
         ),
     ];
+    let mut problems = Vec::new();
     for (what, spec, codes, parts) in cases {
-        refused(what, node.cri.create(&pod, spec).await, codes, parts);
-        node.check_leaks().await?;
+        let answer = node.cri.create(&pod, spec).await;
+        if let Ok(id) = &answer {
+            node.cri.remove(id).await?;
+        }
+        problems.extend(problem(what, answer, codes, parts));
+        node.check_leaks().await.with_context(|| what.to_owned())?;
     }
+    assert!(problems.is_empty(), "{problems:#?}");
     node.cri.remove_all_pods().await?;
     drop(node);
     Ok(())
@@ -516,7 +531,7 @@ async fn an_unreachable_registry_is_named() -> Result<()> {
         &[Code::Unavailable],
         &["127.0.0.1:1/a/b:1", "refused"],
     );
-    for wrong in ["", "UPPER/case", "a b", "x@sha256:12", &endless()] {
+    for wrong in ["", "localhost/UPPER", "a b", "x@sha256:12", &endless()] {
         let what = &wrong[..wrong.len().min(20)];
         refused(
             what,

@@ -115,8 +115,14 @@ async fn memory_beyond_the_limit_is_oom_killed() -> Result<()> {
 
 #[tokio::test]
 async fn everything_of_a_pod_is_below_its_cgroup_parent() -> Result<()> {
-    let node = Node::start().await?;
+    let mut node = Node::start().await?;
     let parent = format!("{}/kubepods/pod1", node.daemon.slot().cgroup());
+    // The parent is the kubelet's, which removes it; here a first pod leaves it behind.
+    node.cri
+        .run_pod(PodSpec::new("first").cgroup_parent(&parent))
+        .await?;
+    node.cri.remove_all_pods().await?;
+    node.settle()?;
     let pod = node
         .cri
         .run_pod(PodSpec::new("pod").cgroup_parent(&parent))
@@ -125,8 +131,6 @@ async fn everything_of_a_pod_is_below_its_cgroup_parent() -> Result<()> {
     let pid = node.cri.container_pid(&id).await?;
     let table = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     assert!(table.contains(&parent), "{table}");
-    node.cri.remove_all_pods().await?;
-    // The parent is the kubelet's: who made it removes it, so it is not part of the comparison.
     node.finish().await
 }
 

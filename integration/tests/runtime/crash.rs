@@ -12,9 +12,9 @@ use podwright_integration::{
 };
 
 const PODS: usize = 20;
-const LINES: usize = 4000;
+const LINES: usize = 6000;
 
-/// Numbered lines, some 40 a millisecond at most, so that they go on while the daemon is away.
+/// Numbered lines, written for at least three seconds, so that they go on while the daemon is away.
 fn writer(number: usize) -> ContainerSpec {
     let code = exit_code(number);
     ContainerSpec::new("writer").shell(&format!(
@@ -55,8 +55,9 @@ async fn pods_outlive_a_killed_daemon() -> Result<()> {
     for id in &waiters {
         pids.insert(id.clone(), node.cri.container_pid(id).await?);
     }
-    let first_log = node.cri.log_path(&writers[0]).await?;
-    let size = || std::fs::metadata(&first_log).map_or(0, |meta| meta.len());
+    // The last writer has only begun.
+    let last_log = node.cri.log_path(&writers[PODS - 1]).await?;
+    let size = || std::fs::metadata(&last_log).map_or(0, |meta| meta.len());
 
     node.daemon.kill9().await?;
     let at_death = size();

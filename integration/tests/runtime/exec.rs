@@ -45,7 +45,7 @@ async fn standard_input_is_empty() -> Result<()> {
 async fn a_timeout_kills_the_whole_group() -> Result<()> {
     let (node, _, id) = sleeping().await?;
     let started = Instant::now();
-    let script = "setsid sleep 4242 & sleep 4242 & trap '' TERM; sleep 4242";
+    let script = "sleep 4242 & sh -c 'trap \"\" TERM; sleep 4242' & trap '' TERM; sleep 4242";
     let refused = node
         .cri
         .exec(&id, &["sh", "-c", script], 1)

@@ -4,9 +4,6 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-/// The program that benchmark containers run; its processes are no part of the runtime.
-pub(crate) const WORKLOAD: &str = "sleep";
-
 /// All process ids.
 pub(crate) fn all() -> BTreeSet<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -15,13 +12,14 @@ pub(crate) fn all() -> BTreeSet<u32> {
         .collect()
 }
 
-/// Processes that came since `before`, without kernel threads and [`WORKLOAD`]: a runtime's monitors.
+/// What the processes are called that runtimes keep for their pods: ours, containerd's, CRI-O's.
+const MONITORS: &[&str] = &["pause", "pod-init", "podwright-pause", "containerd-shim", "conmon"];
+
+/// A runtime's processes for its pods that came since `before`.
 pub(crate) fn monitors(before: &BTreeSet<u32>) -> Vec<u32> {
     let is_monitor = |pid: &u32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        // A kernel thread has no executable.
-        let has_program = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
-        has_program && name.trim() != WORKLOAD
+        MONITORS.iter().any(|monitor| name.starts_with(monitor))
     };
     all()
         .difference(before)
