@@ -13,7 +13,13 @@ pub(crate) fn all() -> BTreeSet<u32> {
 }
 
 /// What the processes are called that runtimes keep for their pods: ours, containerd's, CRI-O's.
-const MONITORS: &[&str] = &["pause", "pod-init", "podwright-pause", "containerd-shim", "conmon"];
+const MONITORS: &[&str] = &[
+    "pause",
+    "pod-init",
+    "podwright-pause",
+    "containerd-shim",
+    "conmon",
+];
 
 /// A runtime's processes for its pods that came since `before`.
 pub(crate) fn monitors(before: &BTreeSet<u32>) -> Vec<u32> {
