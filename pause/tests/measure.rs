@@ -194,7 +194,7 @@ fn log_throughput() {
             cpu / 2.0
         );
     }
-    std::thread::sleep(Duration::from_millis(2200));
+    std::thread::sleep(Duration::from_millis(2200)); // pause gives its buffers back after a second of rest, and tells nobody
     println!(
         "after the burst: private dirty {} KiB",
         memory(pause.process.id()).2

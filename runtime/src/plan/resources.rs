@@ -151,7 +151,7 @@ mod tests {
         let resources = oci_resources(&request, None).unwrap();
         let (cpu, memory) = (
             resources.cpu().clone().unwrap(),
-            resources.memory().clone().unwrap(),
+            resources.memory().unwrap(),
         );
         assert_eq!(
             (cpu.shares(), cpu.quota(), cpu.period()),

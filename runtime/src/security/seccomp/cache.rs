@@ -48,7 +48,7 @@ impl ProgramCache {
     /// The built-in profile for a container with these capabilities in its bounding set.
     ///
     /// # Errors
-    /// As [`compile`].
+    /// As [`compile()`].
     pub fn runtime_default(&self, caps: CapabilitySet) -> Result<Arc<Program>, SeccompError> {
         self.get_or(Key::Default(caps), || compile(&default_profile(caps)))
     }
@@ -56,7 +56,7 @@ impl ProgramCache {
     /// A profile from a file's contents.
     ///
     /// # Errors
-    /// As [`parse_profile`] and [`compile`].
+    /// As [`parse_profile`] and [`compile()`].
     pub fn localhost(
         &self,
         json: &[u8],
