@@ -1,6 +1,9 @@
 //! A node with many pods: memory, idle CPU, lists, restart, frozen monitors.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use nix::{
@@ -11,6 +14,7 @@ use podwright_cri_api::v1::{
     ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest,
     ListPodSandboxStatsRequest,
 };
+use podwright_integration::cri::Pod;
 use tonic::{Code, Status};
 
 use crate::{Figure, Measured, Target, proc};
@@ -35,6 +39,7 @@ pub(crate) async fn measure(target: &mut Target, measured: &mut Measured) -> Res
     target.rest().await;
     let monitors = proc::monitors(&before);
     memory(target, measured, &monitors, alone)?;
+    further_containers(target, measured, &before, &pods).await?;
     freeze(target, measured, &monitors).await?;
 
     pods.extend(target.crowd(50).await?);
@@ -51,7 +56,6 @@ pub(crate) async fn measure(target: &mut Target, measured: &mut Measured) -> Res
     lists(target, measured).await?;
 
     target.remove(pods.split_off(50)).await?;
-    further_containers(target, measured, &before, &pods).await?;
     restart(target, measured).await?;
     target.remove(pods).await
 }
@@ -70,12 +74,13 @@ fn memory(target: &Target, measured: &mut Measured, monitors: &[u32], alone: f64
     Ok(())
 }
 
-/// A second container in each of the pods.
+/// A second container in each of the pods; gone again when this returns. A runtime with a process per
+/// container shows it here too.
 async fn further_containers(
     target: &Target,
     measured: &mut Measured,
-    before: &std::collections::BTreeSet<u32>,
-    pods: &[podwright_integration::cri::Pod],
+    before: &BTreeSet<u32>,
+    pods: &[Pod],
 ) -> Result<()> {
     let total = || -> Result<f64> {
         let monitors = proc::monitors(before);
@@ -85,14 +90,18 @@ async fn further_containers(
             .sum::<Result<f64>>()?;
         Ok(sum + proc::pss(target.server())?)
     };
-    target.rest().await;
     let one = total()?;
+    let mut seconds = Vec::new();
     for pod in pods {
-        target.cri.run(pod, target.container("second")).await?;
+        seconds.push(target.cri.run(pod, target.container("second")).await?);
     }
     target.rest().await;
     let count = u32::try_from(pods.len())?;
     measured.add(Figure::ContainerMemory, (total()? - one) / f64::from(count));
+    for id in seconds {
+        target.cri.stop(&id, 0).await?;
+        target.cri.remove(&id).await?;
+    }
     Ok(())
 }
 
