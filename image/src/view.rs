@@ -304,3 +304,6 @@ fn components(path: &[u8]) -> Vec<Vec<u8>> {
     components.reverse();
     components
 }
+
+#[cfg(test)]
+mod tests;
