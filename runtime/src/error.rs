@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Unavailable,
     /// Credentials are missing or refused.
     PermissionDenied,
+    /// CRI has it, and this version does not.
+    Unimplemented,
     /// The system refused.
     Internal,
 }
@@ -127,6 +129,7 @@ impl From<CallError> for Status {
             Kind::ResourceExhausted => Code::ResourceExhausted,
             Kind::Unavailable => Code::Unavailable,
             Kind::PermissionDenied => Code::PermissionDenied,
+            Kind::Unimplemented => Code::Unimplemented,
             Kind::Internal => Code::Internal,
         };
         // gRPC clients bound the size of headers; the message travels in one.

@@ -105,37 +105,6 @@ pub(crate) fn open_beneath(
     })
 }
 
-/// A descriptor of a process (pidfd_open(2), Linux 5.3).
-pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: takes numbers only.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
-}
-
-/// Sends SIGKILL to the process behind a pidfd; no error when it has ended.
-pub(crate) fn pidfd_kill(process: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)); the descriptor is borrowed for as long.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            process.as_raw_fd(),
-            libc::SIGKILL,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
-    };
-    match check(result) {
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-        other => other.map(|_| ()),
-    }
-}
-
-/// The session of a process; none when it has ended.
-pub(crate) fn session_of(pid: i32) -> Option<i32> {
-    // SAFETY: takes a number only.
-    let session = unsafe { libc::getsid(pid) };
-    (session >= 0).then_some(session)
-}
-
 /// A memfd that holds `bytes` and can be changed by nobody, for what is too big for a packet.
 pub(crate) fn sealed_memfd(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let name = c_string(name.as_bytes())?;

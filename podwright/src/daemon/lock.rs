@@ -3,9 +3,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+
+/// How long a lock is waited for: far more than a child takes from its birth to its program.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// An exclusive flock(2) of `DIRECTORY/lock`. The kernel releases it when the daemon ends in any way, so it never
 /// goes stale; the file's text, the holder's pid, is for the message to the next one only.
@@ -26,7 +30,8 @@ pub(crate) enum LockError {
 }
 
 impl DirectoryLock {
-    /// Takes the lock, without waiting.
+    /// Takes the lock. A holder that was killed gives it back at once, unless a child of its that is on the way to its
+    /// own program still shares it: hence the patience.
     pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join("lock");
         let io_error = |source| LockError::Io {
@@ -41,7 +46,7 @@ impl DirectoryLock {
             .write(true)
             .open(&path)
             .map_err(io_error)?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let mut file = match lock(file) {
             Ok(file) => file,
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut holder = String::new();
@@ -61,6 +66,18 @@ impl DirectoryLock {
         file.set_len(0).map_err(io_error)?;
         writeln!(file, "{}", std::process::id()).map_err(io_error)?;
         Ok(Self { _file: file })
+    }
+}
+
+fn lock(mut file: File) -> Result<Flock<File>, (File, Errno)> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = back,
+            result => return result,
+        }
+        // flock(2) tells nobody when it becomes free but who blocks in it, without a deadline.
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

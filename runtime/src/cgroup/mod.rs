@@ -16,6 +16,7 @@ mod apply_v2;
 mod create;
 mod dir;
 mod error;
+mod exec;
 mod format;
 mod held;
 mod hierarchy;
@@ -36,6 +37,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use error::CgroupError;
+pub use exec::ExecGroup;
 pub use format::{Pressure, PressureLine};
 pub use held::HeldResources;
 pub use hierarchy::{Controller, DeviceFilter, Hierarchy, Version};

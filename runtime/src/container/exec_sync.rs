@@ -13,11 +13,14 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 use super::Container;
+use crate::cgroup::ExecGroup;
 use crate::error::{CallError, Context, Kind, chain};
 use crate::node::Node;
 use crate::pause::{Exec, Pause};
 use crate::plan::exec_plan;
-use crate::sys;
+
+/// How long killed processes may take to be gone.
+const KILLED: Duration = Duration::from_secs(5);
 
 /// The most that is kept of each stream; CRI asks for a bound, and the peers have this one.
 const LONGEST_OUTPUT: usize = 16 * 1024 * 1024;
@@ -33,6 +36,12 @@ pub(crate) async fn exec_sync(
             "the request names no command to execute",
         ));
     }
+    let timeout = u64::try_from(request.timeout).map_err(|_| {
+        CallError::invalid(format!(
+            "the timeout of {} s is negative; 0 means none",
+            request.timeout
+        ))
+    })?;
     if !container.is_running() {
         return Err(CallError::state(format!(
             "cannot execute a command in the container {}: it is not running",
@@ -50,9 +59,9 @@ pub(crate) async fn exec_sync(
     ));
     let (mut running, mut stdout, mut stderr) = begun.await.internal(failed)??;
     let finished = collect(&mut running.end, &mut stdout, &mut stderr);
-    let exit_code = match u64::try_from(request.timeout) {
-        Ok(0) | Err(_) => finished.await,
-        Ok(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), finished).await {
+    let exit_code = match timeout {
+        0 => finished.await,
+        seconds => match tokio::time::timeout(Duration::from_secs(seconds), finished).await {
             Ok(finished) => finished,
             Err(_) => {
                 running.kill().await;
@@ -64,7 +73,8 @@ pub(crate) async fn exec_sync(
             }
         },
     };
-    running.state = Run::Ended;
+    // It has ended; what it left behind is its container's.
+    drop(running.group.take());
     let exit_code = exit_code.internal(failed)?;
     Ok(ExecSyncResponse {
         stdout: stdout.kept,
@@ -80,39 +90,32 @@ async fn begin(
     command: Vec<String>,
 ) -> Result<(Running, Output, Output), CallError> {
     let failed = || format!("cannot execute a command in the container {}", container.id);
-    let plan = exec_plan(&container.compile(&node)?.plan, &command);
+    let group = container.cgroup.exec_group().internal(failed)?;
+    let plan = exec_plan(
+        &container.compile(&node)?.plan,
+        &command,
+        &group.procs_files(),
+    );
     let null: OwnedFd = std::fs::File::open("/dev/null").internal(failed)?.into();
     let (stdout, stdout_end) = Output::pipe().internal(failed)?;
     let (stderr, stderr_end) = Output::pipe().internal(failed)?;
     let streams = [null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
     let exec = pause.exec(&container.id, &plan, streams).await;
-    let Exec { number, pid, end } = exec.map_err(|error| {
+    let Exec { number, end } = exec.map_err(|error| {
         let kind = match error.errno() {
             Some(libc::ESRCH) => Kind::FailedPrecondition,
             errno => super::start::launch_failure(errno),
         };
         CallError::caused(kind, failed(), error)
     })?;
-    let state = Run::On;
-    Ok((
-        Running {
-            container: Arc::clone(&container),
-            pause,
-            number,
-            pid,
-            end,
-            state,
-        },
-        stdout,
-        stderr,
-    ))
-}
-
-/// Whether a command runs still, as far as is known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Run {
-    On,
-    Ended,
+    let running = Running {
+        container: Arc::clone(&container),
+        pause,
+        number,
+        group: Some(group),
+        end,
+    };
+    Ok((running, stdout, stderr))
 }
 
 /// A command that is killed when nobody waits for it any more: its client's deadline has passed, or the client is gone.
@@ -120,24 +123,40 @@ struct Running {
     container: Arc<Container>,
     pause: Arc<Pause>,
     number: u64,
-    pid: u32,
+    /// Taken when the command has ended or is being killed.
+    group: Option<ExecGroup>,
     end: oneshot::Receiver<Exit>,
-    state: Run,
 }
 
 impl Running {
-    async fn kill(&mut self) {
-        self.state = Run::Ended;
-        kill(&self.container, &self.pause, self.number, self.pid).await;
+    /// Kills the command and all that it started.
+    fn kill(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        let group = self.group.take();
+        let (container, pause, number) = (
+            Arc::clone(&self.container),
+            Arc::clone(&self.pause),
+            self.number,
+        );
+        async move {
+            let Some(group) = group else { return };
+            let killed = tokio::task::spawn_blocking(move || group.kill(KILLED)).await;
+            if let Ok(Err(error)) = killed {
+                tracing::warn!(container = %container.id, error = %chain(&error), "a command that is over its time is not wholly killed");
+            }
+            if let Err(error) = pause
+                .signal(Target::Exec { exec: number }, libc::SIGKILL)
+                .await
+            {
+                tracing::debug!(container = %container.id, error = %chain(&error), "the command had ended");
+            }
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.state == Run::On {
-            let (container, pause) = (Arc::clone(&self.container), Arc::clone(&self.pause));
-            let (number, pid) = (self.number, self.pid);
-            tokio::spawn(async move { kill(&container, &pause, number, pid).await });
+        if self.group.is_some() {
+            tokio::spawn(self.kill());
         }
     }
 }
@@ -216,33 +235,4 @@ async fn collect(
     stdout.take_rest()?;
     stderr.take_rest()?;
     Ok(exit.code)
-}
-
-/// Kills the command and all that it started in its session.
-async fn kill(container: &Container, pause: &Pause, number: u64, pid: u32) {
-    let session = i32::try_from(pid).unwrap_or(-1);
-    let members = container.cgroup.pids().unwrap_or_default();
-    let members = members
-        .into_iter()
-        .map(nix::unistd::Pid::as_raw)
-        .filter(|pid| sys::session_of(*pid) == Some(session));
-    for member in members.filter_map(|pid| u32::try_from(pid).ok()) {
-        // By pidfd, and asked again: a number may have been given to another process meanwhile.
-        let killed =
-            sys::pidfd_open(member).and_then(|fd| match sys::session_of(member.cast_signed()) {
-                Some(now) if now == session => sys::pidfd_kill(fd.as_fd()),
-                _ => Ok(()),
-            });
-        if let Err(error) = killed
-            && error.raw_os_error() != Some(libc::ESRCH)
-        {
-            tracing::warn!(container = %container.id, pid = member, %error, "cannot kill a process of a command that is over its time");
-        }
-    }
-    if let Err(error) = pause
-        .signal(Target::Exec { exec: number }, libc::SIGKILL)
-        .await
-    {
-        tracing::debug!(container = %container.id, error = %chain(&error), "the command had ended");
-    }
 }

@@ -101,6 +101,11 @@ async fn launch(
         .launch(&container.id, &compiled.plan, log.as_fd())
         .await;
     let (pid, at) = launched.map_err(|error| {
+        if cgroup.oom_kills().is_ok_and(|kills| kills > 0) {
+            let limit = container.asked_resources().memory_limit_in_bytes;
+            let what = format!("cannot start the container {}: its memory limit of {limit} bytes is too low to start a process", container.id);
+            return CallError::caused(Kind::InvalidArgument, what, error);
+        }
         let kind = launch_failure(error.errno());
         CallError::caused(
             kind,

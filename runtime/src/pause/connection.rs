@@ -320,7 +320,7 @@ impl Pause {
         }
     }
 
-    /// Starts a process in a container, with `streams` as its 0, 1 and 2; its process id, number and coming end.
+    /// Starts a process in a container, with `streams` as its 0, 1 and 2; its number and coming end.
     pub(crate) async fn exec(
         &self,
         container: &ContainerId,
@@ -338,7 +338,7 @@ impl Pause {
             plan,
         };
         match self.request("Exec", LAUNCH, request, &descriptors).await {
-            Ok((Answer::Launched { pid, .. }, _)) => Ok(Exec { number, pid, end }),
+            Ok((Answer::Launched { .. }, _)) => Ok(Exec { number, end }),
             other => {
                 self.waiting().execs.remove(&number);
                 Err(other
@@ -521,8 +521,6 @@ impl Pause {
 pub(crate) struct Exec {
     /// For signals.
     pub(crate) number: u64,
-    /// In the host's PID namespace; it leads a session of its own.
-    pub(crate) pid: u32,
     /// Comes when it ends; an error when pause ends first.
     pub(crate) end: oneshot::Receiver<Exit>,
 }

@@ -90,7 +90,11 @@ pub(crate) fn launch_plan(inputs: &LaunchInputs<'_>) -> Result<LaunchPlan, CallE
 }
 
 /// The plan of another process in a container, as its own plan says but for the program.
-pub(crate) fn exec_plan(container: &LaunchPlan, command: &[String]) -> LaunchPlan {
+pub(crate) fn exec_plan(
+    container: &LaunchPlan,
+    command: &[String],
+    procs_files: &[PathBuf],
+) -> LaunchPlan {
     let argv = command
         .iter()
         .map(|argument| argument.as_str().into())
@@ -99,7 +103,7 @@ pub(crate) fn exec_plan(container: &LaunchPlan, command: &[String]) -> LaunchPla
         new_namespaces: 0,
         // The container's own: pause sees to it.
         pid_namespace: PidNamespace::Host,
-        cgroup_procs: container.cgroup_procs.clone(),
+        cgroup_procs: procs_files.iter().map(|path| path_bytes(path)).collect(),
         oom_score_adj: container.oom_score_adj,
         steps: Vec::new(),
         process: Process {

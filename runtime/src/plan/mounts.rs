@@ -6,7 +6,7 @@ use oci_spec::image::Config as ImageConfig;
 use oci_spec::runtime::Mount;
 use podwright_cri_api::v1::{self as cri, ContainerConfig, MountPropagation};
 
-use crate::error::{CallError, Context};
+use crate::error::{CallError, Context, Kind};
 use crate::index::shown;
 use crate::sandbox::{HOSTNAME, HOSTS, IpcMode, RESOLV_CONF, Sandbox};
 use crate::security::Privilege;
@@ -153,16 +153,6 @@ fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {
             "recursive_read_only needs private propagation",
         ));
     }
-    if volume
-        .image
-        .as_ref()
-        .is_some_and(|image| !image.image.is_empty())
-    {
-        return Err(CallError::state(format!(
-            "cannot mount an image on {}: image volumes are not offered yet",
-            shown(&volume.container_path)
-        )));
-    }
     if !volume.uid_mappings.is_empty() || !volume.gid_mappings.is_empty() {
         return Err(CallError::state(format!(
             "cannot mount {} with id mappings: user namespaces are not offered (see Status)",
@@ -211,6 +201,17 @@ pub(super) fn inside_path(text: &str) -> Result<PathBuf, CallError> {
 /// hostPath volumes without a type).
 pub(crate) fn check_mounts(config: &ContainerConfig) -> Result<(), CallError> {
     for volume in &config.mounts {
+        if volume
+            .image
+            .as_ref()
+            .is_some_and(|image| !image.image.is_empty())
+        {
+            let what = format!(
+                "cannot mount an image on '{}': image volumes are not built yet in this version",
+                shown(&volume.container_path)
+            );
+            return Err(CallError::new(Kind::Unimplemented, what));
+        }
         let path = Path::new(&volume.host_path);
         if !path.is_absolute() || volume.host_path.contains('\0') {
             return Err(refused(volume, "the host path is not absolute"));

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::path::{Component, Path};
 
 use podwright_cri_api::v1::{self as cri, NamespaceMode, PodSandboxConfig};
 use podwright_netns::{PortMapping, Protocol};
@@ -55,6 +56,7 @@ impl Settings {
     pub(crate) fn check(config: &PodSandboxConfig) -> Result<Self, CallError> {
         check_metadata(config)?;
         check_hostname(&config.hostname)?;
+        check_log_directory(&config.log_directory)?;
         let context = config
             .linux
             .as_ref()
@@ -162,6 +164,18 @@ pub(crate) fn check_name(what: &str, value: &str) -> Result<(), CallError> {
         return Err(CallError::invalid(format!(
             "{what} holds a control character: {:?}",
             shown(value)
+        )));
+    }
+    Ok(())
+}
+
+fn check_log_directory(directory: &str) -> Result<(), CallError> {
+    let path = Path::new(directory);
+    let climbs = path.components().any(|part| part == Component::ParentDir);
+    if !directory.is_empty() && (!path.is_absolute() || climbs || directory.contains('\0')) {
+        let shown = shown(directory);
+        return Err(CallError::invalid(format!(
+            "the log directory '{shown}' is not an absolute path without '..'"
         )));
     }
     Ok(())
