@@ -1,7 +1,7 @@
 //! Pulling: manifest → config → layers in parallel → commit.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
@@ -46,10 +46,12 @@ pub enum PullError {
         source: ManifestError,
     },
     /// A layer cannot be unpacked.
-    #[error("layer {digest} cannot be unpacked")]
+    #[error("layer {digest} cannot be unpacked into {store:?}")]
     Layer {
         /// The compressed layer's digest.
         digest: Digest,
+        /// The image store's directory.
+        store: PathBuf,
         /// Why.
         #[source]
         source: UnpackError,

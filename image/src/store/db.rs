@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
@@ -13,6 +13,7 @@ const IMAGES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("images");
 const CONFIGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("configs");
 const MANIFESTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("manifests");
 const LAYERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("layers");
+const TABLES: [TableDefinition<'_, &str, &[u8]>; 4] = [IMAGES, CONFIGS, MANIFESTS, LAYERS];
 
 /// An image without its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,11 +71,14 @@ pub(super) struct Db {
 impl Db {
     pub(super) fn open(path: &Path) -> Result<Db, redb::Error> {
         let database = Database::create(path)?;
-        let write = database.begin_write()?;
-        for table in [IMAGES, CONFIGS, MANIFESTS, LAYERS] {
-            write.open_table(table)?;
+        // Only a new one is written to: a full disk must not keep an old one from being opened.
+        if !has_tables(&database)? {
+            let write = database.begin_write()?;
+            for table in TABLES {
+                write.open_table(table)?;
+            }
+            write.commit()?;
         }
-        write.commit()?;
         Ok(Db {
             path: path.to_owned(),
             database: Some(database),
@@ -134,6 +138,18 @@ impl Db {
             }
         }
     }
+}
+
+fn has_tables(database: &Database) -> Result<bool, redb::Error> {
+    let read = database.begin_read()?;
+    for table in TABLES {
+        match read.open_table(table) {
+            Ok(_) => {}
+            Err(TableError::TableDoesNotExist(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
 }
 
 fn apply(database: &Database, change: &Change) -> Result<(), redb::Error> {

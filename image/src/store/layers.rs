@@ -129,6 +129,7 @@ impl Inner {
         )
         .map_err(|source| PullError::Layer {
             digest: expected.digest,
+            store: self.config.root.clone(),
             source,
         })?;
         self.syncer

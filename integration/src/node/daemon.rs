@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{DEADLINE, Slot, reclaim};
+use super::{DEADLINE, Disk, DiskSize, Slot, reclaim};
 use crate::registry::Registry;
 
 /// The environment variable that names the program under test.
@@ -32,6 +32,7 @@ const VARIABLE: &str = "PODWRIGHT_BINARY";
 #[derive(Debug)]
 pub struct Daemon {
     slot: Slot,
+    disk: Option<Disk>,
     child: Option<Child>,
     client: Client,
 }
@@ -42,7 +43,20 @@ impl Daemon {
     /// # Errors
     /// When the program is not built, or ends or hangs before it is ready; with its log.
     pub async fn start(registry: &Registry) -> Result<Self> {
+        Self::start_in(Slot::take()?, None, registry).await
+    }
+
+    /// The same with its state on a [`Disk`] of its own.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start), and when the disk cannot be mounted.
+    pub async fn start_on_disk(registry: &Registry, size: DiskSize) -> Result<Self> {
         let slot = Slot::take()?;
+        let disk = Disk::mount(slot.path("state"), size)?;
+        Self::start_in(slot, Some(disk), registry).await
+    }
+
+    async fn start_in(slot: Slot, disk: Option<Disk>, registry: &Registry) -> Result<Self> {
         registry.write_hosts(&slot.path("hosts"))?;
         fs::write(slot.path("podwright.toml"), configuration(&slot))?;
         let child = launch(&slot).await?;
@@ -51,6 +65,7 @@ impl Daemon {
             .with_context(|| format!("connecting to the daemon that said READY\n{}", log(&slot)))?;
         Ok(Self {
             slot,
+            disk,
             child: Some(child),
             client,
         })
@@ -105,6 +120,16 @@ impl Daemon {
     /// Names and directories.
     pub fn slot(&self) -> &Slot {
         &self.slot
+    }
+
+    /// What its state is on.
+    ///
+    /// # Errors
+    /// When it has no disk of its own.
+    pub fn disk(&self) -> Result<&Disk> {
+        self.disk
+            .as_ref()
+            .context("the daemon's state is on the machine's disk")
     }
 
     /// The CRI socket.
@@ -183,6 +208,8 @@ async fn launch(slot: &Slot) -> Result<Child> {
         .stdin(Stdio::null())
         .stdout(stderr.try_clone()?)
         .stderr(stderr)
+        // A terminal's Ctrl-C is for the program in the foreground, which then ends the daemon in order.
+        .process_group(0)
         .spawn()
         .with_context(|| format!("starting {}", program.display()))?;
     let said_ready = timeout(DEADLINE, async {

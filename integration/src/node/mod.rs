@@ -5,6 +5,7 @@
 //! and what a crashed run left in its slot is cleared by the next one that takes it.
 
 mod daemon;
+mod disk;
 mod leak;
 mod netfilter;
 mod processes;
@@ -15,6 +16,7 @@ mod wait;
 use anyhow::{Context as _, Result};
 
 pub use daemon::Daemon;
+pub use disk::{Disk, DiskSize, Shortage};
 pub use leak::{Snapshot, Usage};
 pub use slot::Slot;
 pub use wait::{DEADLINE, until};
@@ -42,6 +44,20 @@ impl Node {
     pub async fn start() -> Result<Self> {
         let registry = Registry::with_test_images().await?;
         let daemon = Daemon::start(&registry).await?;
+        Self::with(registry, daemon).await
+    }
+
+    /// The same with the daemon's state on a [`Disk`] of its own.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start), and when the disk cannot be mounted.
+    pub async fn start_on_disk(size: DiskSize) -> Result<Self> {
+        let registry = Registry::with_test_images().await?;
+        let daemon = Daemon::start_on_disk(&registry, size).await?;
+        Self::with(registry, daemon).await
+    }
+
+    async fn with(registry: Registry, daemon: Daemon) -> Result<Self> {
         let cri = Cri::new(daemon.client(), &daemon.slot().path("logs"));
         cri.pull(BUSYBOX)
             .await

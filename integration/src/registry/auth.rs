@@ -60,12 +60,12 @@ impl Auth {
         }
     }
 
-    /// The WWW-Authenticate header of a refusal by the registry at `address`.
-    pub(super) fn challenge(&self, address: &str, repository: &str) -> String {
+    /// The WWW-Authenticate header of a refusal by the registry at `origin`.
+    pub(super) fn challenge(&self, origin: &str, repository: &str) -> String {
         match self {
             Self::Basic { .. } => "Basic realm=\"test\"".to_owned(),
             Self::Anonymous | Self::Bearer { .. } => format!(
-                "Bearer realm=\"http://{address}/token\",service=\"{address}\",\
+                "Bearer realm=\"{origin}/token\",service=\"{origin}\",\
                  scope=\"repository:{repository}:pull\""
             ),
         }

@@ -1,4 +1,4 @@
-//! A registry for tests: the pull half of the OCI distribution API over HTTP on the loopback.
+//! A registry for tests: the pull half of the OCI distribution API over HTTP or HTTPS on the loopback.
 //!
 //! It plays any registry at once: as a mirror it is told the host it stands for (`?ns=registry.k8s.io`),
 //! and without that every image is found under its path. Faults are injected by rules ([`fault`]),
@@ -12,6 +12,7 @@ mod hosts;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     net::SocketAddr,
@@ -21,8 +22,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-pub use self::{auth::Auth, hosts::HOSTS};
-use self::{content::Content, fault::Program};
+pub use self::{
+    auth::Auth,
+    hosts::{HOSTS, Trust},
+};
+use self::{content::Content, fault::Program, serve::Transport, tls::Identity};
 use crate::images::{Image, Store};
 
 /// One request as the registry saw it.
@@ -42,7 +46,8 @@ pub struct Request {
 
 #[derive(Debug, Default)]
 struct Shared {
-    address: String,
+    /// Scheme, address and port.
+    origin: String,
     content: Content,
     auth: Auth,
     rules: Vec<(String, Program)>,
@@ -53,6 +58,8 @@ struct Shared {
 #[derive(Debug)]
 pub struct Registry {
     address: SocketAddr,
+    /// The certificate of the authority behind its own, when it serves HTTPS.
+    authority: Option<String>,
     shared: Arc<Mutex<Shared>>,
     server: JoinHandle<()>,
 }
@@ -63,18 +70,35 @@ impl Registry {
     /// # Errors
     /// When no port can be had.
     pub async fn start() -> Result<Self> {
+        Self::serve(Transport::Plain, None).await
+    }
+
+    /// Starts one that speaks HTTPS, with a certificate for 127.0.0.1 by an authority that was made for it.
+    ///
+    /// # Errors
+    /// When no port can be had, or no certificate be made.
+    pub async fn start_https() -> Result<Self> {
+        let Identity {
+            acceptor,
+            authority,
+        } = Identity::new()?;
+        Self::serve(Transport::Tls(acceptor), Some(authority)).await
+    }
+
+    async fn serve(transport: Transport, authority: Option<String>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .context("binding a test registry")?;
         let address = listener.local_addr()?;
         let shared = Shared {
-            address: address.to_string(),
+            origin: format!("{}://{address}", transport.scheme()),
             ..Shared::default()
         };
         let shared = Arc::new(Mutex::new(shared));
-        let server = tokio::spawn(serve::accept(listener, Arc::clone(&shared)));
+        let server = tokio::spawn(serve::accept(listener, transport, Arc::clone(&shared)));
         Ok(Self {
             address,
+            authority,
             shared,
             server,
         })
@@ -94,6 +118,11 @@ impl Registry {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Scheme, address and port.
+    pub fn origin(&self) -> String {
+        self.lock().origin.clone()
     }
 
     /// Adds `image` under `reference`, which is a full one with a tag (`example.test/a/b:1`).

@@ -9,7 +9,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     Request, Shared,
@@ -19,20 +24,55 @@ use super::{
     lock,
 };
 
+/// What the connections carry.
+#[derive(Clone)]
+pub(super) enum Transport {
+    Plain,
+    Tls(TlsAcceptor),
+}
+
+impl Transport {
+    pub(super) fn scheme(&self) -> &'static str {
+        match self {
+            Self::Plain => "http",
+            Self::Tls(_) => "https",
+        }
+    }
+}
+
 /// Serves until it is aborted; connections end with it.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Mutex<Shared>>) {
+pub(super) async fn accept(
+    listener: TcpListener,
+    transport: Transport,
+    shared: Arc<Mutex<Shared>>,
+) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let shared = Arc::clone(&shared);
+        let (transport, shared) = (transport.clone(), Arc::clone(&shared));
         connections.spawn(async move {
-            let service = service_fn(move |request| respond(request, Arc::clone(&shared)));
-            // An error here is a client that went away, or a fault that closes the connection.
-            let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match transport {
+                Transport::Plain => converse(stream, shared).await,
+                Transport::Tls(acceptor) => {
+                    // A client that does not trust the certificate goes away within the handshake.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        converse(stream, shared).await;
+                    }
+                }
+            }
         });
         while connections.try_join_next().is_some() {}
     }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    shared: Arc<Mutex<Shared>>,
+) {
+    let service = service_fn(move |request| respond(request, Arc::clone(&shared)));
+    // An error here is a client that went away, or a fault that closes the connection.
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn respond(
@@ -151,7 +191,7 @@ impl Shared {
     }
 
     fn admit(&self, headers: &HeaderMap, name: &str, answer: Answer) -> Answer {
-        let challenge = self.auth.challenge(&self.address, name);
+        let challenge = self.auth.challenge(&self.origin, name);
         if self.auth.admits(headers, name) {
             // Kept for the fault that challenges whatever is sent.
             return answer.challenge(challenge);

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use podwright_cri_api::v1::{ContainerState, PodSandboxState};
 use podwright_integration::{
     cri::Pod,
@@ -148,6 +152,43 @@ async fn running_containers_keep_their_processes() -> Result<()> {
         assert_eq!(node.cri.container_pid(id).await?, *pid);
         assert_eq!(node.cri.shell(id, "echo alive").await?, "alive\n");
     }
+    node.finish().await
+}
+
+/// The process that a container's first process is a child of.
+fn parent(pid: u32) -> Result<Pid> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    Ok(Pid::from_raw(parent.context("no PPid")?.trim().parse()?))
+}
+
+/// A frozen process of one pod neither delays the others nor costs its own pod anything.
+#[tokio::test]
+async fn a_start_does_not_wait_for_a_frozen_pod() -> Result<()> {
+    let mut node = Node::start().await?;
+    let flags = tempfile::tempdir()?;
+    let directory = flags.path().display().to_string();
+    let frozen_pod = node.cri.run_pod(PodSpec::new("frozen")).await?;
+    let frozen = node.cri.run(&frozen_pod, waiter(7, &directory)).await?;
+    let pod = node.cri.run_pod(PodSpec::new("other")).await?;
+    let other = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+    let pause = parent(node.cri.container_pid(&frozen).await?)?;
+    kill(pause, Signal::SIGSTOP)?;
+    node.daemon.kill9().await?;
+    std::fs::write(flags.path().join("go"), "")?;
+    node.daemon.restart().await?;
+
+    assert_eq!(node.cri.shell(&other, "echo alive").await?, "alive\n");
+    let status = node.cri.pod_status(&frozen_pod.id).await?;
+    assert_eq!(status.state(), PodSandboxState::SandboxReady);
+    let status = node.cri.status(&frozen).await?;
+    assert_eq!(
+        status.state(),
+        ContainerState::ContainerRunning,
+        "as far as can be known"
+    );
+    kill(pause, Signal::SIGCONT)?;
+    assert_eq!(node.cri.wait_exit(&frozen).await?.exit_code, 107);
     node.finish().await
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use podwright_cri_api::v1::ContainerState;
 use podwright_integration::{
     cri::Pod,
     node::{Node, until},
@@ -41,24 +42,13 @@ async fn standard_input_is_empty() -> Result<()> {
     node.finish().await
 }
 
-#[tokio::test]
-async fn a_timeout_kills_the_whole_group() -> Result<()> {
-    let (node, _, id) = sleeping().await?;
-    let started = Instant::now();
-    let script = "sleep 4242 & sh -c 'trap \"\" TERM; sleep 4242' & trap '' TERM; sleep 4242";
-    let refused = node
-        .cri
-        .exec(&id, &["sh", "-c", script], 1)
-        .await
-        .unwrap_err();
-    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "after {:?}",
-        started.elapsed()
-    );
-    until("the command's children to be gone", || async {
-        let found = node.cri.shell(&id, "pgrep -f '[s]leep 4242' || true").await;
+/// Waits until no process of the container has `mark` in its command line.
+async fn wait_gone(node: &Node, id: &str, mark: &str) -> Result<()> {
+    // pgrep's own command line has the brackets in it.
+    let (first, rest) = mark.split_at(1);
+    let script = format!("pgrep -f '[{first}]{rest}' || true");
+    until("the command's processes to be gone", || async {
+        let found = node.cri.shell(id, &script).await;
         let found = found.map_err(|error| error.to_string())?;
         if found.is_empty() {
             Ok(())
@@ -66,7 +56,61 @@ async fn a_timeout_kills_the_whole_group() -> Result<()> {
             Err(format!("still there: {found}"))
         }
     })
+    .await
+}
+
+/// Children that ignore signals, and such that leave the session or lose their parent, go as well.
+#[tokio::test]
+async fn a_timeout_kills_all_that_was_started() -> Result<()> {
+    let (node, _, id) = sleeping().await?;
+    for script in [
+        "sleep 4242 & sh -c 'trap \"\" TERM; sleep 4242' & trap '' TERM; sleep 4242",
+        "setsid sleep 4242 & sleep 4242",
+        "setsid sh -c 'setsid sleep 4242 & sleep 4242' & sleep 4242",
+        "(setsid sleep 4242 &); sleep 4242",
+        "while :; do setsid sleep 4242 & sleep 0.01; done",
+    ] {
+        let started = Instant::now();
+        let refused = node.cri.exec(&id, &["sh", "-c", script], 1).await;
+        let took = started.elapsed();
+        let refused = refused.unwrap_err();
+        assert_eq!(
+            refused.code(),
+            Code::DeadlineExceeded,
+            "{script}: {refused}"
+        );
+        let deadline = Duration::from_secs(1);
+        assert!(
+            took >= deadline && took < deadline + Duration::from_secs(1),
+            "{script}: after {took:?}"
+        );
+        let gone = wait_gone(&node, &id, "sleep 4242").await;
+        gone.with_context(|| format!("{script:?} in the container"))?;
+    }
+    let status = node.cri.status(&id).await?;
+    assert_eq!(status.state(), ContainerState::ContainerRunning);
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_command_whose_client_is_gone_is_killed() -> Result<()> {
+    let (node, _, id) = sleeping().await?;
+    let (cri, container) = (node.cri.clone(), id.clone());
+    let call = tokio::spawn(async move {
+        let script = "setsid sleep 4343 & sleep 4343";
+        cri.exec(&container, &["sh", "-c", script], 0).await
+    });
+    until("the command to run", || async {
+        let found = node.cri.shell(&id, "pgrep -fc '^sleep 4343'").await;
+        match found {
+            Ok(count) if count.trim() == "2" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
     .await?;
+    call.abort();
+    wait_gone(&node, &id, "sleep 4343").await?;
+    assert_eq!(node.cri.shell(&id, "echo alive").await?, "alive\n");
     node.finish().await
 }
 

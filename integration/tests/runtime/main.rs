@@ -5,12 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+mod calls;
 mod cgroup;
 mod churn;
 mod crash;
 mod exec;
+mod full_disk;
 mod images;
 mod lifecycle;
 mod logs;
 mod network;
+mod tls;
 mod tools;
