@@ -7,15 +7,16 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use podwright_image::ChainId;
-use podwright_pause::protocol::{ContainerEntry, SandboxState};
+use podwright_pause::protocol::ContainerEntry;
 
 use crate::cgroup::CgroupPath;
 use crate::container::{self, Container, Parts, State};
 use crate::error::chain;
 use crate::ids::{ContainerId, SandboxId};
 use crate::node::Node;
-use crate::pause::{Pause, Program};
+use crate::pause::{Greeting, Pause, Program};
 use crate::records::{
     ContainerRecord, ExitRecord, ReadyRecord, Record, RecordError, ResourcesRecord, SandboxRecord,
     StartedRecord, StoppedRecord,
@@ -24,12 +25,22 @@ use crate::sandbox::{self, PodName, Sandbox, Settings};
 
 /// Brings the node back to what it was.
 pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
+    // All at once: a pod whose pause is slow to answer must not keep the others waiting.
+    let sandboxes = objects(node, "pods", SandboxId::parse)?;
+    let recovered = sandboxes.iter().map(|(id, directory)| async move {
+        recover_sandbox(node, id, directory)
+            .await
+            .map_err(|why| (id, directory, why))
+    });
     let mut entries = HashMap::new();
-    for (id, directory) in objects(node, "pods", SandboxId::parse)? {
-        if let Err(why) = recover_sandbox(node, &id, &directory, &mut entries).await {
-            tracing::warn!(sandbox = %id, why, "dropping the pod sandbox");
-            discard(node, &id).await;
-            node.reclaim.directory(directory);
+    for result in join_all(recovered).await {
+        match result {
+            Ok(known) => entries.extend(known.into_iter().map(|entry| (id_text(&entry), entry))),
+            Err((id, directory, why)) => {
+                tracing::warn!(sandbox = %id, why, "dropping the pod sandbox");
+                discard(node, id).await;
+                node.reclaim.directory(directory.clone());
+            }
         }
     }
     for (id, directory) in objects(node, "containers", ContainerId::parse)? {
@@ -40,9 +51,44 @@ pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
         }
     }
     reclaim(node).await?;
+    for sandbox in node.sandboxes.all() {
+        if let Some(pause) = sandbox.pause().filter(|pause| !pause.has_answered()) {
+            tracing::warn!(sandbox = %sandbox.id, "the pod's pause process does not answer; going on without it");
+            tokio::spawn(catch_up(Arc::clone(node), sandbox.id.clone(), pause));
+        }
+    }
     let (sandboxes, containers) = (node.sandboxes.all().len(), node.containers.all().len());
     tracing::info!(sandboxes, containers, "recovered");
     Ok(())
+}
+
+fn id_text(entry: &ContainerEntry) -> String {
+    String::from_utf8_lossy(&entry.id.0).into_owned()
+}
+
+/// Learns what has happened in a pod whose pause did not answer at start, as soon as it does.
+async fn catch_up(node: Arc<Node>, id: SandboxId, pause: Arc<Pause>) {
+    match pause.list_late().await {
+        Ok(entries) => {
+            tracing::info!(sandbox = %id, "the pod's pause process answers again");
+            for entry in entries {
+                let Some(container) = node.containers.get(&id_text(&entry)) else {
+                    continue;
+                };
+                container.started_as(&StartedRecord {
+                    pid: entry.pid,
+                    at: entry.started_at,
+                });
+                if let Some(exit) = &entry.exit {
+                    container::exited(&node, &container, exit);
+                }
+            }
+        }
+        // Its end is told by its connection, and dealt with there.
+        Err(error) => {
+            tracing::debug!(sandbox = %id, error = %chain(&error), "the pod's pause process never answered")
+        }
+    }
 }
 
 /// The directories of one kind of object, by id. What has no id for a name is none of ours.
@@ -62,12 +108,12 @@ fn text(error: RecordError) -> String {
     chain(&error)
 }
 
+/// The containers that the pod's pause knows.
 async fn recover_sandbox(
     node: &Arc<Node>,
     id: &SandboxId,
     directory: &Path,
-    entries: &mut HashMap<String, ContainerEntry>,
-) -> Result<(), String> {
+) -> Result<Vec<ContainerEntry>, String> {
     let record = SandboxRecord::read(directory)
         .map_err(text)?
         .ok_or("it has no record: the daemon died while making it")?;
@@ -82,10 +128,13 @@ async fn recover_sandbox(
     let stopped = StoppedRecord::read(directory).map_err(text)?.is_some();
     let state = match stopped {
         true => None,
-        false => living(node, id, entries).await,
+        false => living(node, id).await,
     };
     let alive = state.is_some();
-    let state = state.map_or(sandbox::State::NotReady, sandbox::State::Ready);
+    let (state, entries) = match state {
+        Some((pause, entries)) => (sandbox::State::Ready(pause), entries),
+        None => (sandbox::State::NotReady, Vec::new()),
+    };
     let sandbox = Arc::new(Sandbox::new(
         &record,
         id.clone(),
@@ -106,35 +155,25 @@ async fn recover_sandbox(
         .write(directory);
         stopped.unwrap_or_else(|error| tracing::error!(sandbox = %id, error = %chain(&error), "cannot record that it has stopped"));
     }
-    Ok(())
+    Ok(entries)
 }
 
 /// The pause of a pod that lives, and what it knows.
-async fn living(
-    node: &Arc<Node>,
-    id: &SandboxId,
-    entries: &mut HashMap<String, ContainerEntry>,
-) -> Option<Arc<Pause>> {
+async fn living(node: &Arc<Node>, id: &SandboxId) -> Option<(Arc<Pause>, Vec<ContainerEntry>)> {
     let connected = Pause::connect(&node.program, id, node.events.clone()).await;
-    let (pause, state) = connected
+    let (pause, greeting) = connected
         .inspect_err(|error| tracing::debug!(sandbox = %id, error = %chain(error), "no pause"))
         .ok()?;
-    if state != SandboxState::Made {
-        return None;
-    }
-    match pause.list().await {
-        Ok(containers) => {
-            entries.extend(
-                containers
-                    .into_iter()
-                    .map(|entry| (String::from_utf8_lossy(&entry.id.0).into_owned(), entry)),
-            );
-            Some(pause)
-        }
-        Err(error) => {
-            tracing::error!(sandbox = %id, error = %chain(&error), "pause does not say what runs");
-            None
-        }
+    match greeting {
+        Greeting::Late => Some((pause, Vec::new())),
+        Greeting::Unfinished => None,
+        Greeting::Made => match pause.list().await {
+            Ok(containers) => Some((pause, containers)),
+            Err(error) => {
+                tracing::error!(sandbox = %id, error = %chain(&error), "pause does not say what runs");
+                None
+            }
+        },
     }
 }
 
@@ -210,11 +249,14 @@ fn recover_container(
             exit: Some(exit), ..
         }) => container::exited(node, &container, &exit),
         Some(_) => {}
-        // pause does not know it: either it was never started, or it went with its pod.
-        None if container.is_running() || sandbox.pause().is_none() => {
-            container::lost(node, &container)
-        }
-        None => {}
+        // pause does not know it: it was never started, or it went with its pod. A pause that has not answered yet says nothing.
+        None => match sandbox.pause() {
+            None => container::lost(node, &container),
+            Some(pause) if pause.has_answered() && container.is_running() => {
+                container::lost(node, &container);
+            }
+            Some(_) => {}
+        },
     }
     Ok(())
 }

@@ -75,13 +75,12 @@ impl Snapshot {
         .await
     }
 
+    /// What is there now and was not before. What is gone since was on its way out: the link of a pod that was removed
+    /// before this snapshot, say.
     fn differences(&self, now: &Self) -> String {
         let mut text = String::new();
         for item in now.items.difference(&self.items) {
             let _ = write!(text, "\n  left behind: {item}");
-        }
-        for item in self.items.difference(&now.items) {
-            let _ = write!(text, "\n  gone: {item}");
         }
         text
     }

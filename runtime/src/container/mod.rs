@@ -174,6 +174,23 @@ impl Container {
         })
     }
 
+    /// Learns that it was started, if that is news.
+    pub(crate) fn started_as(&self, started: &StartedRecord) {
+        self.advance(|state| match state {
+            State::Created => Some(State::Running {
+                started: started.clone(),
+            }),
+            State::Exited {
+                started: None,
+                exit,
+            } => Some(State::Exited {
+                started: Some(started.clone()),
+                exit: exit.clone(),
+            }),
+            _ => None,
+        });
+    }
+
     pub(crate) fn name(&self) -> ContainerName {
         let metadata = self.metadata();
         ContainerName {

@@ -36,19 +36,7 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
                 tracing::error!(container = %container.id, error = %chain(&error), "cannot record the start");
             }
             // It may have ended already, and its end have been told: then that stays.
-            container.advance(|state| match state {
-                State::Created => Some(State::Running {
-                    started: started.clone(),
-                }),
-                State::Exited {
-                    started: None,
-                    exit,
-                } => Some(State::Exited {
-                    started: Some(started.clone()),
-                    exit: exit.clone(),
-                }),
-                _ => None,
-            });
+            container.started_as(&started);
             Ok(())
         }
         Err(error) => {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use podwright_pause::plan::LaunchPlan;
@@ -25,6 +25,9 @@ use crate::sys;
 
 /// How long pause may take for what it does at once. A pause that is frozen or starved makes its own pod slow, and no other.
 const PROMPT: Duration = Duration::from_secs(10);
+
+/// How long a pause that is found at start may take for its first answer before the start goes on without it.
+const AWAKE: Duration = Duration::from_secs(1);
 
 /// How long a launch may take: its mounts may wait for a remote file system.
 const LAUNCH: Duration = Duration::from_secs(120);
@@ -156,10 +159,22 @@ struct Waiting {
 /// A pod's pause process, spoken to by its socket.
 pub(crate) struct Pause {
     sandbox: SandboxId,
-    pid: u32,
+    /// Told with the answer to the greeting.
+    pid: OnceLock<u32>,
     socket: AsyncFd<OwnedFd>,
     numbers: AtomicU64,
     waiting: Mutex<Waiting>,
+}
+
+/// What [`Pause::connect`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// The pod's sandbox is made.
+    Made,
+    /// The daemon that started it died before the sandbox was made.
+    Unfinished,
+    /// No answer yet.
+    Late,
 }
 
 /// What [`Pause::init`] made.
@@ -184,84 +199,62 @@ impl Pause {
         let child = program
             .start(sandbox, listener)
             .map_err(PauseError::Start)?;
-        let pause = Self::connect_as(program, sandbox, events, Some(child)).await?;
-        Ok(pause.0)
+        match Self::greeted(program, sandbox, events).await {
+            Ok((pause, ended)) => {
+                tokio::spawn(async move {
+                    // The reader task drops its end when the connection closes.
+                    let _ = ended.await;
+                    reap(child).await;
+                });
+                Ok(pause)
+            }
+            Err(error) => {
+                // It is ours and of no use.
+                kill_and_reap(child).await;
+                Err(error)
+            }
+        }
     }
 
-    /// Finds the pause of a pod that an earlier daemon started.
+    async fn greeted(
+        program: &Program,
+        sandbox: &SandboxId,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<(Arc<Self>, oneshot::Receiver<()>), PauseError> {
+        let (pause, ended) = Self::open(program, sandbox, events)?;
+        pause.greet(PROMPT).await?;
+        Ok((pause, ended))
+    }
+
+    /// Finds the pause of a pod that an earlier daemon started. A pause that has the socket open but does not answer is
+    /// frozen or starved, not gone: its pod lives.
     pub(crate) async fn connect(
         program: &Program,
         sandbox: &SandboxId,
         events: mpsc::UnboundedSender<Event>,
-    ) -> Result<(Arc<Self>, SandboxState), PauseError> {
-        Self::connect_as(program, sandbox, events, None).await
-    }
-
-    async fn connect_as(
-        program: &Program,
-        sandbox: &SandboxId,
-        events: mpsc::UnboundedSender<Event>,
-        child: Option<Child>,
-    ) -> Result<(Arc<Self>, SandboxState), PauseError> {
-        let result = Self::hello(program, sandbox, events).await;
-        match (result, child) {
-            (Ok((pause, state, ended)), child) => {
-                if let Some(child) = child {
-                    tokio::spawn(async move {
-                        // The reader task drops its end when the connection closes.
-                        let _ = ended.await;
-                        reap(child).await;
-                    });
-                }
-                Ok((pause, state))
-            }
-            (Err(error), Some(mut child)) => {
-                // It is ours and of no use; an error means that it has ended by itself.
-                let _ = child.kill();
-                reap(child).await;
-                Err(error)
-            }
-            (Err(error), None) => Err(error),
+    ) -> Result<(Arc<Self>, Greeting), PauseError> {
+        let (pause, _) = Self::open(program, sandbox, events)?;
+        match pause.greet(AWAKE).await {
+            Ok(SandboxState::Made) => Ok((pause, Greeting::Made)),
+            Ok(SandboxState::New) => Ok((pause, Greeting::Unfinished)),
+            Err(PauseError::Deadline { .. }) => Ok((pause, Greeting::Late)),
+            Err(error) => Err(error),
         }
     }
 
-    async fn hello(
+    /// Connects, and starts to read. The receiver ends with the connection.
+    fn open(
         program: &Program,
         sandbox: &SandboxId,
         events: mpsc::UnboundedSender<Event>,
-    ) -> Result<(Arc<Self>, SandboxState, oneshot::Receiver<()>), PauseError> {
+    ) -> Result<(Arc<Self>, oneshot::Receiver<()>), PauseError> {
         let error = |action| move |source| PauseError::Socket { action, source };
         let connection = socket::connection(program.sockets(), &Program::socket_name(sandbox))
             .map_err(error("reach"))?;
-        let socket = socket::watch(connection).map_err(error("watch"))?;
-        send(
-            &socket,
-            &Message {
-                id: 0,
-                body: Request::Hello { version: VERSION },
-            },
-            &[],
-        )
-        .await?;
-        let (hello, _) = tokio::time::timeout(PROMPT, receive(&socket))
-            .await
-            .map_err(|_| PauseError::Deadline {
-                request: "Hello",
-                seconds: PROMPT.as_secs(),
-            })??
-            .ok_or(PauseError::Gone)?;
-        let Answer::Hello {
-            pid,
-            sandbox: state,
-            ..
-        } = hello.body
-        else {
-            return Err(PauseError::Protocol { request: "Hello" });
-        };
         let pause = Arc::new(Self {
             sandbox: sandbox.clone(),
-            pid,
-            socket,
+            pid: OnceLock::new(),
+            socket: socket::watch(connection).map_err(error("watch"))?,
             numbers: AtomicU64::new(1),
             waiting: Mutex::default(),
         });
@@ -271,12 +264,25 @@ impl Pause {
             reader.read(&events).await;
             drop(alive);
         });
-        Ok((pause, state, ended))
+        Ok((pause, ended))
     }
 
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid
+    async fn greet(&self, deadline: Duration) -> Result<SandboxState, PauseError> {
+        let hello = Request::Hello { version: VERSION };
+        match self.request("Hello", deadline, hello, &[]).await? {
+            (Answer::Hello { sandbox, .. }, _) => Ok(sandbox),
+            _ => Err(PauseError::Protocol { request: "Hello" }),
+        }
+    }
+
+    /// Its process id; none before it has answered for the first time.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.pid.get().copied()
+    }
+
+    /// Whether it has ever answered this daemon.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.pid.get().is_some()
     }
 
     /// Makes the sandbox.
@@ -382,9 +388,18 @@ impl Pause {
         .await
     }
 
+    /// As [`Self::list`], however long it takes: for a pause that answers late.
+    pub(crate) async fn list_late(&self) -> Result<Vec<ContainerEntry>, PauseError> {
+        self.list_within(Duration::MAX).await
+    }
+
     /// All containers that it has not forgotten.
     pub(crate) async fn list(&self) -> Result<Vec<ContainerEntry>, PauseError> {
-        match self.request("List", PROMPT, Request::List, &[]).await? {
+        self.list_within(PROMPT).await
+    }
+
+    async fn list_within(&self, deadline: Duration) -> Result<Vec<ContainerEntry>, PauseError> {
+        match self.request("List", deadline, Request::List, &[]).await? {
             (Answer::Containers { containers }, _) => Ok(containers),
             _ => Err(PauseError::Protocol { request: "List" }),
         }
@@ -509,6 +524,9 @@ impl Pause {
                 });
             }
             answer => {
+                if let Answer::Hello { pid, .. } = &answer {
+                    self.pid.get_or_init(|| *pid);
+                }
                 let waiter = self.waiting().requests.remove(&message.id);
                 // Nobody waits for a request whose deadline has passed.
                 let _ = waiter.map(|waiter| waiter.send((answer, descriptors)));
@@ -523,6 +541,12 @@ pub(crate) struct Exec {
     pub(crate) number: u64,
     /// Comes when it ends; an error when pause ends first.
     pub(crate) end: oneshot::Receiver<Exit>,
+}
+
+async fn kill_and_reap(mut child: Child) {
+    // An error means that it has ended by itself.
+    let _ = child.kill();
+    reap(child).await;
 }
 
 async fn reap(mut child: Child) {

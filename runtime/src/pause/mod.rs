@@ -4,5 +4,5 @@ mod connection;
 mod program;
 mod socket;
 
-pub(crate) use connection::{Event, Exec, Made, Pause};
+pub(crate) use connection::{Event, Exec, Greeting, Made, Pause};
 pub(crate) use program::{Program, ProgramError};

@@ -117,7 +117,7 @@ fn network_status(node: &Node, sandbox: &Sandbox) -> cri::PodSandboxNetworkStatu
 }
 
 fn info(sandbox: &Sandbox) -> BTreeMap<String, String> {
-    let pid = sandbox.pause().map_or(0, |pause| pause.pid());
+    let pid = sandbox.pause().and_then(|pause| pause.pid()).unwrap_or(0);
     let info = serde_json::json!({
         "pid": pid,
         "cgroup": sandbox.cgroup.as_str(),
