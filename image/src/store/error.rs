@@ -55,20 +55,18 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the disk is full.
     pub fn is_no_space(&self) -> bool {
+        let full = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        };
         match self {
-            StoreError::Io { source, .. } => is_full(source),
+            StoreError::Io { source, .. } => full(source),
             StoreError::Database { source, .. } => {
-                matches!(source.as_ref(), redb::Error::Io(error) if is_full(error))
+                matches!(source.as_ref(), redb::Error::Io(error) if full(error))
             }
             _ => false,
         }
     }
-}
-
-/// Whether bytes, inodes or a quota are used up.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::catalog::Catalog;
 use super::config::ImageStoreConfig;
 use super::db::{Change, Db};
-use super::error::{StoreError, is_full};
+use super::error::StoreError;
 use super::layers::Directories;
 use super::sync::Syncer;
 use super::trash::Trash;
@@ -96,15 +96,7 @@ fn open_database(root: &Path) -> Result<Db, StoreError> {
         path: path.clone(),
         source: Box::new(source),
     };
-    let opened = Db::open(&path).or_else(|error| match error {
-        // After a crash its repair may need space.
-        redb::Error::Io(error) if is_full(&error) => {
-            give_up_reserve(root);
-            Db::open(&path)
-        }
-        error => Err(error),
-    });
-    match opened {
+    match Db::open(&path) {
         Ok(db) => Ok(db),
         Err(redb::Error::DatabaseAlreadyOpen) => Err(StoreError::InUse {
             root: root.to_owned(),
@@ -147,14 +139,6 @@ fn keep_reserve(root: &Path) {
     }
 }
 
-fn give_up_reserve(root: &Path) {
-    if let Err(error) = std::fs::remove_file(root.join(RESERVE))
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, "the image store's reserve cannot be given up");
-    }
-}
-
 fn free_bytes(root: &Path) -> u64 {
     rustix::fs::statvfs(root).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
 }
@@ -162,8 +146,11 @@ fn free_bytes(root: &Path) -> u64 {
 impl Inner {
     /// Gives up the reserve when the disk is nearly full, so that a removal can be recorded.
     pub(super) fn release_reserve(&self) {
-        if free_bytes(&self.config.root) < LOW_BYTES {
-            give_up_reserve(&self.config.root);
+        if free_bytes(&self.config.root) < LOW_BYTES
+            && let Err(error) = std::fs::remove_file(self.config.root.join(RESERVE))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the image store's reserve cannot be given up");
         }
     }
 

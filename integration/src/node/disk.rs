@@ -6,11 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::statvfs::statvfs,
 };
+
+/// What a tmpfs counts in; more where pages are larger, which then spares less.
+const PAGE: u64 = 4096;
 
 /// A disk's size. See tmpfs(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +62,43 @@ impl Disk {
             Shortage::Inodes => fill_inodes(&directory),
         };
         match filled {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
-            other => other.with_context(|| format!("filling {}", self.path.display())),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            other => other.with_context(|| format!("filling {}", self.path.display()))?,
         }
+        let stat = statvfs(&self.path)?;
+        let left = match shortage {
+            Shortage::Bytes => stat.blocks_available(),
+            Shortage::Inodes => stat.files_available(),
+        };
+        ensure!(
+            left == 0,
+            "{left} {shortage:?} are left of {}",
+            self.path.display()
+        );
+        Ok(())
+    }
+
+    /// Gives back so many pages or inodes of what [`fill`](Self::fill) took.
+    ///
+    /// # Errors
+    /// When it has not taken so many.
+    pub fn spare(&self, shortage: Shortage, count: u64) -> Result<()> {
+        let directory = self.filling();
+        match shortage {
+            Shortage::Bytes => {
+                let path = directory.join("bytes");
+                let file = File::options().write(true).open(&path)?;
+                let length = file.metadata()?.len();
+                let kept = length.checked_sub(count * PAGE);
+                file.set_len(kept.context("the filling is smaller")?)?;
+            }
+            Shortage::Inodes => {
+                for number in 0..count {
+                    fs::remove_file(directory.join(number.to_string()))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives back what [`fill`](Self::fill) took.
@@ -97,10 +134,11 @@ impl Drop for Disk {
 /// Never succeeds: it ends when nothing is left, in the end page by page.
 fn fill_bytes(path: &Path) -> io::Result<()> {
     let mut file = File::options().create(true).append(true).open(path)?;
+    let page = usize::try_from(PAGE).map_err(io::Error::other)?;
     let mut size = 1 << 20;
     loop {
         match file.write_all(&vec![0; size]) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && size > 4096 => size = 4096,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && size > page => size = page,
             other => other?,
         }
     }

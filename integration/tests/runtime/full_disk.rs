@@ -1,7 +1,7 @@
 //! A full disk: what needs space fails and says so, and what gives space back works.
 
 use anyhow::Result;
-use podwright_cri_api::v1::{ImageSpec, ListPodSandboxRequest, RemoveImageRequest};
+use podwright_cri_api::v1::{ContainerState, ImageSpec, ListPodSandboxRequest, RemoveImageRequest};
 use podwright_integration::{
     cri::Pod,
     images::{BUSYBOX, Compression, Entry, Image, Layer, Vocabulary},
@@ -19,6 +19,7 @@ const SIZE: DiskSize = DiskSize {
     inodes: 8192,
 };
 
+const EXITED: ContainerState = ContainerState::ContainerExited;
 const ENOSPC: &str = "No space left on device";
 
 /// A layer of one file of so many MiB, which compresses well.
@@ -201,6 +202,110 @@ async fn without_a_byte_left() -> Result<()> {
 #[tokio::test]
 async fn without_an_inode_left() -> Result<()> {
     a_full_disk(Shortage::Inodes).await
+}
+
+/// More pages or inodes than a pod or a container takes.
+const ENOUGH: u64 = 64;
+
+/// Wherever in the making of a pod the space ends, what was made so far is undone.
+#[tokio::test]
+async fn a_pod_that_does_not_fit_is_undone() -> Result<()> {
+    let mut node = start().await?;
+    for shortage in [Shortage::Bytes, Shortage::Inodes] {
+        node.settle()?;
+        let mut refusals = 0;
+        for spared in 0..ENOUGH {
+            disk(&node).fill(shortage)?;
+            disk(&node).spare(shortage, spared)?;
+            let made = node.cri.run_pod(PodSpec::new("tight")).await;
+            node.cri.remove_all_pods().await?;
+            disk(&node).free()?;
+            match made {
+                Ok(_) => break,
+                Err(refused) => {
+                    let message = refused.message();
+                    assert!(message.contains(ENOSPC), "{shortage:?} {spared}: {refused}");
+                    refusals += 1;
+                }
+            }
+            node.check_leaks().await?;
+        }
+        assert!(
+            (2..ENOUGH).contains(&refusals),
+            "{refusals} refusals for {shortage:?}"
+        );
+    }
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_container_that_does_not_fit_is_undone() -> Result<()> {
+    let mut node = start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    for shortage in [Shortage::Bytes, Shortage::Inodes] {
+        node.settle()?;
+        let mut refusals = 0;
+        for spared in 0..ENOUGH {
+            disk(&node).fill(shortage)?;
+            disk(&node).spare(shortage, spared)?;
+            let made = match node.cri.create(&pod, ContainerSpec::new("tight")).await {
+                Ok(id) => {
+                    let started = node.cri.start_container(&id).await;
+                    node.cri.remove(&id).await?;
+                    started
+                }
+                Err(refused) => Err(refused),
+            };
+            disk(&node).free()?;
+            match made {
+                Ok(()) => break,
+                Err(refused) => {
+                    let message = refused.message();
+                    assert!(message.contains(ENOSPC), "{shortage:?} {spared}: {refused}");
+                    refusals += 1;
+                }
+            }
+            node.check_leaks().await?;
+        }
+        assert!(
+            (1..ENOUGH).contains(&refusals),
+            "{refusals} refusals for {shortage:?}"
+        );
+    }
+    node.finish().await
+}
+
+/// A client that has seen how a container ended must not see it undone.
+#[tokio::test]
+async fn an_exit_on_a_full_disk_outlives_the_daemon() -> Result<()> {
+    let mut node = start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    for shortage in [Shortage::Bytes, Shortage::Inodes] {
+        let spec = ContainerSpec::new(&format!("{shortage:?}").to_lowercase());
+        let script = "trap 'exit 42' TERM; echo ready; while :; do sleep 0.01; done";
+        let id = node.cri.run(&pod, spec.shell(script)).await?;
+        // Before the trap is set, TERM has no effect on the first process of a PID namespace.
+        until("the trap to be set", || async {
+            match node.cri.logs(&id).await {
+                Ok(lines) if !lines.is_empty() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        disk(&node).fill(shortage)?;
+        node.cri.stop(&id, 20).await?;
+        let ended = node.cri.status(&id).await?;
+        assert_eq!(
+            (ended.state(), ended.exit_code),
+            (EXITED, 42),
+            "{shortage:?}"
+        );
+        node.daemon.kill9().await?;
+        node.daemon.restart().await?;
+        assert_eq!(node.cri.status(&id).await?, ended, "{shortage:?}");
+        disk(&node).free()?;
+    }
+    node.finish().await
 }
 
 /// A node whose disk is full has to come up, or nobody can clear it.
