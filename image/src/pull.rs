@@ -1,7 +1,7 @@
 //! Pulling: manifest → config → layers in parallel → commit.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
@@ -51,7 +51,7 @@ pub enum PullError {
         /// The compressed layer's digest.
         digest: Digest,
         /// The image store's directory.
-        store: PathBuf,
+        store: Box<Path>,
         /// Why.
         #[source]
         source: UnpackError,

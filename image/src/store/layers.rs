@@ -129,7 +129,7 @@ impl Inner {
         )
         .map_err(|source| PullError::Layer {
             digest: expected.digest,
-            store: self.config.root.clone(),
+            store: self.config.root.as_path().into(),
             source,
         })?;
         self.syncer
