@@ -89,9 +89,17 @@ impl Records {
     pub(crate) fn write(&self, pod: &str, attachment: &Attachment) -> Result<(), NetworkError> {
         let path = self.path(pod);
         let unfinished = self.directory.join(format!("{pod}.new"));
-        fs::write(&unfinished, encode(attachment))
-            .map_err(NetworkError::state("write the record", &unfinished))?;
-        fs::rename(&unfinished, &path).map_err(NetworkError::state("rename the record to", &path))
+        let written = fs::write(&unfinished, encode(attachment))
+            .map_err(NetworkError::state("write the record", &unfinished))
+            .and_then(|()| {
+                fs::rename(&unfinished, &path)
+                    .map_err(NetworkError::state("rename the record to", &path))
+            });
+        if written.is_err() {
+            // The failure to report is the one before.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written
     }
 
     /// Removes a pod's record; one that is not there is no error.

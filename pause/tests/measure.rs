@@ -49,7 +49,6 @@ fn start_waiting(pause: &Pause, client: &mut Client, name: &str) {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn memory_of_fifty_pods() {
     let mut pods: Vec<_> = (0..50).map(|_| Pause::ready(plans::sandbox())).collect();
     for (pause, client) in &mut pods {
@@ -83,7 +82,6 @@ fn median(mut times: Vec<Duration>) -> (Duration, Duration) {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn launch_and_exec_latency() {
     let (pause, mut client) = Pause::ready(plans::sandbox());
     root::make(pause.dir.path());
@@ -168,7 +166,6 @@ fn cpu_seconds(pid: u32) -> f64 {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn log_throughput() {
     const BYTES: usize = 512 << 20;
     let (pause, mut client) = Pause::ready(plans::sandbox());

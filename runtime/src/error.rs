@@ -2,6 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
+
+use nix::errno::Errno;
 
 use tonic::{Code, Status};
 
@@ -118,9 +121,20 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Whether a full disk or quota is behind the failure: then the node is not broken, but something must be removed.
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let io = error.downcast_ref::<std::io::Error>();
+    let errno = error.downcast_ref::<Errno>();
+    io.is_some_and(|error| full(error.kind()))
+        || errno.is_some_and(|errno| matches!(errno, Errno::ENOSPC | Errno::EDQUOT))
+        || error.source().is_some_and(is_disk_full)
+}
+
 impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         let code = match error.kind {
+            Kind::Internal if is_disk_full(&error) => Code::ResourceExhausted,
             Kind::InvalidArgument => Code::InvalidArgument,
             Kind::NotFound => Code::NotFound,
             Kind::AlreadyExists => Code::AlreadyExists,
@@ -135,5 +149,23 @@ impl From<CallError> for Status {
         // gRPC clients bound the size of headers; the message travels in one.
         let text: String = chain(&error).chars().take(2048).collect();
         Self::new(code, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_internal_error() {
+        for (errno, code) in [
+            (libc::ENOSPC, Code::ResourceExhausted),
+            (libc::EIO, Code::Internal),
+        ] {
+            let cause = std::io::Error::from_raw_os_error(errno);
+            let error = CallError::caused(Kind::Internal, "cannot write", cause);
+            let outer = CallError::caused(Kind::Internal, "cannot create", error);
+            assert_eq!(Status::from(outer).code(), code);
+        }
     }
 }

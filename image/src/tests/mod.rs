@@ -4,6 +4,7 @@
 mod hostile;
 mod pulling;
 mod registry;
+#[cfg(feature = "measure")]
 mod speed;
 
 use crate::digest::Digest;

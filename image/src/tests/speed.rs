@@ -1,4 +1,4 @@
-//! How fast a pull is: `cargo test --release -p podwright-image speed -- --ignored --nocapture`.
+//! How fast a pull is: `cargo test --release -p podwright-image --features measure speed -- --nocapture`.
 
 use std::time::Instant;
 
@@ -27,7 +27,6 @@ fn cpu_seconds() -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
 async fn eight_layers() {
     for (name, packing) in [
         ("gzip", Packing::Gzip),

@@ -3,6 +3,7 @@
 use super::root::{Make, Root};
 use crate::fault::{Fault, OrFault};
 use crate::procfs;
+use crate::sys::Errno;
 use crate::sys::file::{self, CWD};
 use crate::sys::mount::{self, Depth, FsContext};
 use podwright_pause::plan::{Create, FsOption, Recursion};
@@ -19,9 +20,14 @@ pub(super) fn depth(recursion: &Recursion) -> Depth {
 pub(super) fn overlay_root(layers: &[u8], options: &[u8], at: &[u8]) -> Result<Root, Fault> {
     file::enter_path(layers).or_fault("chdir", layers)?;
     mount::mount_overlay(at, options).or_fault("mount", at)?;
-    file::openat2(CWD, at, libc::O_PATH | libc::O_DIRECTORY, 0, 0)
-        .map(Root::new)
-        .or_fault("openat2", at)
+    let root =
+        file::openat2(CWD, at, libc::O_PATH | libc::O_DIRECTORY, 0, 0).or_fault("openat2", at)?;
+    // overlayfs that cannot make its work directory mounts read-only and says so only in the kernel's log
+    // (fs/overlayfs/super.c, ovl_make_workdir): the file system of the writable layer has no space or no inodes left.
+    if file::is_read_only(root.as_fd()).or_fault("fstatfs", at)? {
+        return Err(Errno(libc::ENOSPC)).or_fault("mount a writable overlay", at);
+    }
+    Ok(Root::new(root))
 }
 
 /// A detached mount of a file system of its own.

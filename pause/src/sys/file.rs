@@ -115,6 +115,16 @@ pub(crate) fn filesystem(fd: BorrowedFd<'_>) -> Result<i64> {
     }
 }
 
+/// Whether nothing can be written to the mount that a file is on.
+pub(crate) fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool> {
+    // SAFETY: statvfs is plain numbers, for which zero is valid, and the kernel fills it.
+    unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        check(libc::fstatvfs(fd.as_raw_fd(), &mut stat).into())?;
+        Ok(stat.f_flag & libc::ST_RDONLY != 0)
+    }
+}
+
 /// mkdirat(2).
 pub(crate) fn make_directory(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<()> {
     let name = c_string(name)?;

@@ -354,8 +354,9 @@ fn lists_children_by_prefix() {
     );
 }
 
+/// `cargo test --release -p podwright-runtime --features measure -- --nocapture cgroup::kernel_tests::measure`
+#[cfg(feature = "measure")]
 #[test]
-#[ignore = "a measurement: cargo test --release -- --ignored --nocapture cgroup::kernel_tests::measure"]
 fn measure() {
     let scratch = Scratch::new();
     scratch.create("pod/warm");

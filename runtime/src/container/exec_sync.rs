@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use podwright_cri_api::v1::{ExecSyncRequest, ExecSyncResponse};
 use podwright_pause::protocol::{Exit, Target};
@@ -195,13 +196,15 @@ impl Output {
     }
 
     /// Takes what is there now, without waiting: the command has ended, but a child of it may hold the stream open for ever.
+    /// By read(2) itself: the event loop may not have heard yet of what the command wrote last.
     fn take_rest(&mut self) -> io::Result<()> {
         let mut chunk = [0; 16 * 1024];
         while self.open {
-            match self.pipe.try_read(&mut chunk) {
+            match nix::unistd::read(&self.pipe, &mut chunk) {
                 Ok(count) => self.keep(&chunk[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
         }
         Ok(())

@@ -473,8 +473,9 @@ fn the_kernel_gives_the_errno_of_the_rule() {
     assert!(results[1].is_ok() && results[3].is_ok());
 }
 
+/// `cargo test --release -p podwright-runtime --features measure -- --nocapture seccomp::tests::measure`
+#[cfg(feature = "measure")]
 #[test]
-#[ignore = "a measurement: cargo test -- --ignored --nocapture seccomp::tests::measure"]
 fn measure() {
     let start = std::time::Instant::now();
     for _ in 0..50 {
