@@ -46,7 +46,10 @@ impl Snapshot {
             if what.ends_with(" set links") {
                 continue;
             }
-            items.insert(format!("nftables: {count} {what}"));
+            // One item each, so that fewer than before is no difference.
+            for number in 1..=count {
+                items.insert(format!("nftables: {what}, number {number}"));
+            }
         }
         let ports = format!("/sys/class/net/{}/brif", slot.bridge());
         for port in fs::read_dir(ports).into_iter().flatten().flatten() {
