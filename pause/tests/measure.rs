@@ -1,4 +1,6 @@
-//! Measurements, for a release binary named by PAUSE_BINARY: `cargo test --test measure -- --ignored --nocapture --test-threads 1`.
+//! Measurements, for a release binary named by PAUSE_BINARY:
+//! `cargo test -p podwright-pause --features measure --test measure -- --nocapture --test-threads 1`.
+#![cfg(feature = "measure")]
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 #![allow(clippy::print_stdout)] // numbers are what it is for
