@@ -70,20 +70,7 @@ async fn launch(
         .as_ref()
         .and_then(|linux| linux.resources().as_ref());
     let devices = compiled_resources.and_then(|resources| resources.devices().clone());
-    cgroup
-        .apply(&oci_resources(&container.asked_resources(), devices)?)
-        .map_err(|error| {
-            let kind = if error.is_invalid_input() {
-                Kind::InvalidArgument
-            } else {
-                Kind::Internal
-            };
-            CallError::caused(
-                kind,
-                format!("cannot set the limits of the container {}", container.id),
-                error,
-            )
-        })?;
+    container.apply_limits(&oci_resources(&container.asked_resources(), devices)?)?;
     let log = super::log::open(container)?;
     let launched = pause
         .launch(&container.id, &compiled.plan, log.as_fd())

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, PoisonError};
 
+use oci_spec::runtime::LinuxResources;
 use podwright_cri_api::v1::{LinuxContainerResources, UpdateContainerResourcesRequest};
 
-use super::State;
-use crate::error::Context;
-use crate::error::{CallError, Kind};
+use super::{Container, State};
+use crate::error::{CallError, Context, Kind};
 use crate::node::Node;
 use crate::plan::oci_resources;
 use crate::records::{Record, ResourcesRecord};
@@ -30,18 +30,7 @@ pub(crate) async fn update(
     }
     let resources = oci_resources(&asked, None)?;
     if matches!(state, State::Running { .. }) {
-        container.cgroup.apply(&resources).map_err(|error| {
-            let kind = if error.is_invalid_input() {
-                Kind::InvalidArgument
-            } else {
-                Kind::Internal
-            };
-            CallError::caused(
-                kind,
-                format!("cannot update the limits of the container {}", container.id),
-                error,
-            )
-        })?;
+        container.apply_limits(&resources)?;
     }
     let merged = merge(container.asked_resources(), asked);
     let record = ResourcesRecord {
@@ -84,5 +73,23 @@ fn merge(old: LinuxContainerResources, new: LinuxContainerResources) -> LinuxCon
             new.memory_swap_limit_in_bytes,
             old.memory_swap_limit_in_bytes,
         ),
+    }
+}
+
+impl Container {
+    /// Sets limits in the container's cgroup.
+    pub(super) fn apply_limits(&self, resources: &LinuxResources) -> Result<(), CallError> {
+        self.cgroup.apply(resources).map_err(|error| {
+            let kind = if error.is_invalid_input() {
+                Kind::InvalidArgument
+            } else {
+                Kind::Internal
+            };
+            CallError::caused(
+                kind,
+                format!("cannot set the limits of the container {}", self.id),
+                error,
+            )
+        })
     }
 }

@@ -1,8 +1,6 @@
 //! A conversation with one pod's pause: requests with deadlines, and what it tells by itself.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,15 +9,17 @@ use std::time::Duration;
 
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::{
-    Answer, ContainerEntry, Exit, Failure, MAX_PACKET, MAX_PLAN, Message, PlanBytes, Request,
-    RequestId, SandboxState, Stage, Target, VERSION,
+    Answer, ContainerEntry, Exit, MAX_PACKET, MAX_PLAN, Message, PlanBytes, Request, RequestId,
+    SandboxState, Target, VERSION,
 };
-use podwright_pause::wire::{Bytes, DecodeError, Wire};
+use podwright_pause::wire::{Bytes, Wire};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use super::program::{Program, ProgramError};
+use super::error::PauseError;
+use super::program::Program;
 use super::socket;
+use super::transport::{receive, send};
 use crate::ids::{ContainerId, SandboxId};
 use crate::sys;
 
@@ -34,104 +34,6 @@ const LAUNCH: Duration = Duration::from_secs(120);
 
 /// Plans up to this size travel in the packet.
 const INLINE_PLAN: usize = MAX_PACKET - 1024;
-
-/// Why a request to pause did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PauseError {
-    /// It could not be started.
-    #[error("cannot start the pod's pause process")]
-    Start(#[source] ProgramError),
-    /// The socket failed.
-    #[error("cannot {action} the pod's pause process by its socket")]
-    Socket {
-        /// What was tried.
-        action: &'static str,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// It has ended, or ended while it was asked.
-    #[error("the pod's pause process has ended")]
-    Gone,
-    /// It did not answer in time.
-    #[error(
-        "the pod's pause process did not answer {request} within {seconds} s; it may be frozen"
-    )]
-    Deadline {
-        /// What was asked.
-        request: &'static str,
-        /// The deadline.
-        seconds: u64,
-    },
-    /// It answered what makes no sense.
-    #[error("the pod's pause process answered {request} with something else")]
-    Protocol {
-        /// What was asked.
-        request: &'static str,
-    },
-    /// Its bytes did not decode.
-    #[error("the pod's pause process sent a broken message")]
-    Decode(#[source] DecodeError),
-    /// The plan is beyond all bounds.
-    #[error(
-        "the launch plan takes {length} bytes, the limit is {MAX_PLAN}: arguments and environment are too long"
-    )]
-    PlanTooLong {
-        /// Its length in bytes.
-        length: usize,
-    },
-    /// It tried and failed.
-    #[error("{}", describe(.0))]
-    Failed(Failure),
-}
-
-impl PauseError {
-    /// The errno of what failed in pause or its child.
-    pub(crate) fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Failed(failure) => Some(failure.errno),
-            _ => None,
-        }
-    }
-}
-
-fn describe(failure: &Failure) -> String {
-    let text = |bytes: &Bytes| {
-        String::from_utf8_lossy(&bytes.0)
-            .chars()
-            .take(256)
-            .collect::<String>()
-    };
-    let stage = match &failure.stage {
-        Stage::Request => "the request".to_owned(),
-        Stage::Sandbox => "making the sandbox".to_owned(),
-        Stage::Birth => "making the process".to_owned(),
-        Stage::Step { index } => format!("step {index} of the container's root"),
-        Stage::Identity => "taking on the user, capabilities and limits".to_owned(),
-        Stage::WorkingDirectory => "entering the working directory".to_owned(),
-        Stage::Program => "executing the program".to_owned(),
-    };
-    let (call, subject) = (text(&failure.call), text(&failure.subject));
-    let on = if subject.is_empty() {
-        String::new()
-    } else {
-        format!(" on \"{subject}\"")
-    };
-    let hint = match (&failure.stage, failure.errno) {
-        (Stage::Program, libc::ENOENT) => {
-            " (executable file not found, in $PATH if the name has no slash, or its interpreter is missing)"
-        }
-        (Stage::Program, libc::EACCES) => " (not executable, or a directory, for this user)",
-        (Stage::Program, libc::ENOEXEC) => {
-            " (not a program for this machine, or a script without #!)"
-        }
-        _ => "",
-    };
-    format!(
-        "{stage}: {call}{on}: {}{hint}",
-        io::Error::from_raw_os_error(failure.errno)
-    )
-}
 
 /// What pause tells by itself.
 #[derive(Debug)]
@@ -570,71 +472,4 @@ fn carry(plan: &LaunchPlan) -> Result<(PlanBytes, Option<OwnedFd>), PauseError> 
         }
         _ => Ok((PlanBytes::Inline { plan: Bytes(bytes) }, None)),
     }
-}
-
-thread_local! {
-    /// One buffer per worker thread serves every pod: nothing is kept in it between two packets.
-    static PACKET: RefCell<Box<[u8; MAX_PACKET]>> = RefCell::new(Box::new([0; MAX_PACKET]));
-}
-
-async fn send(
-    socket: &AsyncFd<OwnedFd>,
-    message: &Message<Request>,
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<(), PauseError> {
-    let packet = message.to_bytes();
-    loop {
-        let mut ready = socket
-            .writable()
-            .await
-            .map_err(|source| PauseError::Socket {
-                action: "write to",
-                source,
-            })?;
-        match ready.try_io(|fd| socket::send(fd.get_ref(), &packet, descriptors)) {
-            Ok(sent) => {
-                return sent.map_err(|source| PauseError::Socket {
-                    action: "write to",
-                    source,
-                });
-            }
-            Err(_would_block) => {}
-        }
-    }
-}
-
-/// A decoded packet: none when the peer has closed.
-type Received = Option<(Result<Message<Answer>, DecodeError>, Vec<OwnedFd>)>;
-
-fn receive_now(socket: &OwnedFd) -> io::Result<Received> {
-    PACKET.with_borrow_mut(|buffer| {
-        let packet = socket::receive(socket, buffer)?;
-        Ok(packet.map(|packet| {
-            (
-                Message::from_bytes(&buffer[..packet.length]),
-                packet.descriptors,
-            )
-        }))
-    })
-}
-
-async fn receive(
-    socket: &AsyncFd<OwnedFd>,
-) -> Result<Option<(Message<Answer>, Vec<OwnedFd>)>, PauseError> {
-    let error = |source: io::Error| PauseError::Socket {
-        action: "read from",
-        source,
-    };
-    let received = loop {
-        let mut ready = socket.readable().await.map_err(error)?;
-        match ready.try_io(|fd| receive_now(fd.get_ref())) {
-            Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionReset => break None,
-            Ok(received) => break received.map_err(error)?,
-            Err(_would_block) => {}
-        }
-    };
-    let Some((message, descriptors)) = received else {
-        return Ok(None);
-    };
-    Ok(Some((message.map_err(PauseError::Decode)?, descriptors)))
 }

@@ -1,8 +1,10 @@
 //! The daemon's side of pause: laying out the program, starting one per pod, and talking to it.
 
 mod connection;
+mod error;
 mod program;
 mod socket;
+mod transport;
 
 pub(crate) use connection::{Event, Exec, Greeting, Made, Pause};
 pub(crate) use program::{Program, ProgramError};

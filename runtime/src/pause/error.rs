@@ -1,0 +1,106 @@
+//! Why pause did not do what it was asked for, in words for the client.
+
+use std::io;
+
+use podwright_pause::protocol::{Failure, MAX_PLAN, Stage};
+use podwright_pause::wire::{Bytes, DecodeError};
+
+use super::program::ProgramError;
+
+/// Why a request to pause did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PauseError {
+    /// It could not be started.
+    #[error("cannot start the pod's pause process")]
+    Start(#[source] ProgramError),
+    /// The socket failed.
+    #[error("cannot {action} the pod's pause process by its socket")]
+    Socket {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It has ended, or ended while it was asked.
+    #[error("the pod's pause process has ended")]
+    Gone,
+    /// It did not answer in time.
+    #[error(
+        "the pod's pause process did not answer {request} within {seconds} s; it may be frozen"
+    )]
+    Deadline {
+        /// What was asked.
+        request: &'static str,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// It answered what makes no sense.
+    #[error("the pod's pause process answered {request} with something else")]
+    Protocol {
+        /// What was asked.
+        request: &'static str,
+    },
+    /// Its bytes did not decode.
+    #[error("the pod's pause process sent a broken message")]
+    Decode(#[source] DecodeError),
+    /// The plan is beyond all bounds.
+    #[error(
+        "the launch plan takes {length} bytes, the limit is {MAX_PLAN}: arguments and environment are too long"
+    )]
+    PlanTooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// It tried and failed.
+    #[error("{}", describe(.0))]
+    Failed(Failure),
+}
+
+impl PauseError {
+    /// The errno of what failed in pause or its child.
+    pub(crate) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Failed(failure) => Some(failure.errno),
+            _ => None,
+        }
+    }
+}
+
+fn describe(failure: &Failure) -> String {
+    let text = |bytes: &Bytes| {
+        String::from_utf8_lossy(&bytes.0)
+            .chars()
+            .take(256)
+            .collect::<String>()
+    };
+    let stage = match &failure.stage {
+        Stage::Request => "the request".to_owned(),
+        Stage::Sandbox => "making the sandbox".to_owned(),
+        Stage::Birth => "making the process".to_owned(),
+        Stage::Step { index } => format!("step {index} of the container's root"),
+        Stage::Identity => "taking on the user, capabilities and limits".to_owned(),
+        Stage::WorkingDirectory => "entering the working directory".to_owned(),
+        Stage::Program => "executing the program".to_owned(),
+    };
+    let (call, subject) = (text(&failure.call), text(&failure.subject));
+    let on = if subject.is_empty() {
+        String::new()
+    } else {
+        format!(" on \"{subject}\"")
+    };
+    let hint = match (&failure.stage, failure.errno) {
+        (Stage::Program, libc::ENOENT) => {
+            " (executable file not found, in $PATH if the name has no slash, or its interpreter is missing)"
+        }
+        (Stage::Program, libc::EACCES) => " (not executable, or a directory, for this user)",
+        (Stage::Program, libc::ENOEXEC) => {
+            " (not a program for this machine, or a script without #!)"
+        }
+        _ => "",
+    };
+    format!(
+        "{stage}: {call}{on}: {}{hint}",
+        io::Error::from_raw_os_error(failure.errno)
+    )
+}
