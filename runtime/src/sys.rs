@@ -1,8 +1,5 @@
 //! The few system calls that neither std nor nix has, as safe functions.
-#![allow(
-    unsafe_code,
-    reason = "raw system calls; this module is where the runtime crate makes them"
-)]
+#![allow(unsafe_code)] // raw system calls
 
 use std::ffi::CString;
 use std::io;
