@@ -13,6 +13,12 @@ fn is_alive(pid: u32) -> bool {
 }
 
 #[test]
+fn a_pause_that_no_daemon_claims_ends() {
+    let mut pause = Pause::start();
+    assert!(pause.wait().success());
+}
+
+#[test]
 fn exits_are_kept_for_a_daemon_that_comes_back() {
     let (pause, mut client) = Pause::ready(plans::sandbox());
     root::make(pause.dir.path());

@@ -24,6 +24,9 @@ use std::os::fd::{AsFd, OwnedFd};
 /// How long logs must be quiet before their buffers' pages are given back, in milliseconds.
 const QUIET_MS: i32 = 1000;
 
+/// How long a pause waits for the daemon that started it, in milliseconds. The daemon connects at once.
+const UNCLAIMED_MS: i32 = 10_000;
+
 /// All that pause knows.
 pub(crate) struct Supervisor {
     epoll: Epoll,
@@ -84,12 +87,17 @@ impl Supervisor {
     /// Serves until the pod is shut down.
     pub(crate) fn run(mut self) -> Result<(), Fault> {
         while !self.has_ended() {
-            let timeout = if self.buffers.are_used() {
-                QUIET_MS
-            } else {
-                -1
+            let is_unclaimed = matches!(self.phase, Phase::New) && self.connections.is_empty();
+            let timeout = match (is_unclaimed, self.buffers.are_used()) {
+                (true, _) => UNCLAIMED_MS,
+                (false, true) => QUIET_MS,
+                (false, false) => -1,
             };
             let ready = self.epoll.wait(timeout);
+            if is_unclaimed && ready.timed_out() {
+                // The daemon died between starting this process and connecting to it.
+                return Ok(());
+            }
             for token in ready.tokens() {
                 self.serve(Source::from_token(token));
             }

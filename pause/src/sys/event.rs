@@ -15,9 +15,15 @@ const BATCH: usize = 32;
 pub(crate) struct Ready {
     events: [libc::epoll_event; BATCH],
     count: usize,
+    timed_out: bool,
 }
 
 impl Ready {
+    /// Whether nothing happened for the whole time.
+    pub(crate) fn timed_out(&self) -> bool {
+        self.timed_out
+    }
+
     pub(crate) fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.events.iter().take(self.count).map(|event| event.u64)
     }
@@ -69,6 +75,7 @@ impl Epoll {
         let mut ready = Ready {
             events: [libc::epoll_event { events: 0, u64: 0 }; BATCH],
             count: 0,
+            timed_out: false,
         };
         // SAFETY: the kernel writes at most BATCH events into the array, which outlives the call.
         let count = unsafe {
@@ -79,6 +86,8 @@ impl Epoll {
                 timeout_ms,
             )
         };
+        // A negative count is an interruption (EINTR), no timeout.
+        ready.timed_out = count == 0;
         ready.count = usize::try_from(count).unwrap_or(0);
         ready
     }
