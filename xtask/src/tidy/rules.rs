@@ -13,11 +13,11 @@ const MAX_FUNCTION_LINES: usize = 80;
 /// Hosts of package registries, in two halves so that this file does not name them. A mirror's or registry's host in a file
 /// breaks builds elsewhere: which one is used is the machine's configuration. Lock files name the canonical index only.
 const REGISTRY_HOSTS: &[(&str, &str)] = &[
-    ("index.", "crates.io"),
-    ("static.", "crates.io"),
-    ("deb.", "debian.org"),
-    ("proxy.", "golang.org"),
-    ("registry.", "npmjs.org"),
+    ("index.crates", ".io"),
+    ("static.crates", ".io"),
+    ("deb.debian", ".org"),
+    ("proxy.golang", ".org"),
+    ("registry.npmjs", ".org"),
     ("arti", "factory"),
 ];
 
