@@ -76,7 +76,15 @@ impl Cri {
     ///
     /// # Errors
     /// The daemon's answer.
-    pub async fn run_pod(&self, mut spec: PodSpec) -> Result<Pod, Status> {
+    pub async fn run_pod(&self, spec: PodSpec) -> Result<Pod, Status> {
+        self.run_pod_with(spec, "").await
+    }
+
+    /// Makes a pod with a runtime handler.
+    ///
+    /// # Errors
+    /// The daemon's answer.
+    pub async fn run_pod_with(&self, mut spec: PodSpec, handler: &str) -> Result<Pod, Status> {
         if spec.config.log_directory.is_empty() {
             let directory = self.logs.join(spec.uid());
             spec.config.log_directory = directory.display().to_string();
@@ -84,7 +92,7 @@ impl Cri {
         let config = Some(spec.config.clone());
         let request = RunPodSandboxRequest {
             config,
-            ..RunPodSandboxRequest::default()
+            runtime_handler: handler.to_owned(),
         };
         let answer = self
             .client()

@@ -1,6 +1,8 @@
 //! What an operator decides about the runtime, with every default in one place.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use crate::cgroup::CgroupPath;
@@ -22,6 +24,66 @@ pub struct Config {
     pub registry: Registry,
     /// Images that [garbage collection](https://kubernetes.io/docs/concepts/architecture/garbage-collection/) must keep.
     pub pinned_images: Vec<String>,
+    /// What pods get that name no runtime handler.
+    pub pods: Pods,
+    /// The handlers that a [RuntimeClass](https://kubernetes.io/docs/concepts/containers/runtime-class/) may name.
+    pub handlers: BTreeMap<String, Handler>,
+}
+
+/// A runtime handler: what its pods get in place of the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// What its pods and their containers get.
+    pub pods: Pods,
+    /// The cgroup that its pods without a cgroup parent are made in.
+    pub cgroup_root: CgroupPath,
+}
+
+/// What pods and their containers get, as far as their requests leave it open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pods {
+    /// Whether pods have user namespaces of their own.
+    pub user_namespaces: UserNamespaces,
+    /// The seccomp profile of containers whose request has none.
+    pub seccomp: DefaultSeccomp,
+    /// The most tasks of each container; none leaves the limit to the pod's cgroup parent.
+    pub pids_limit: Option<NonZeroU32>,
+    /// Which devices of the host privileged containers have.
+    pub privileged_devices: PrivilegedDevices,
+}
+
+/// A policy on user namespaces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UserNamespaces {
+    /// As each pod asks.
+    #[default]
+    Allowed,
+    /// Pods that ask for one are refused.
+    Refused,
+    /// Pods that do not ask for one are refused.
+    Required,
+}
+
+/// The seccomp profile of a container whose request has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum DefaultSeccomp {
+    /// None, as CRI says. A kubelet with `seccompDefault` asks for the runtime's default profile by itself.
+    #[default]
+    Unconfined,
+    /// The runtime's default profile.
+    RuntimeDefault,
+    /// A profile in a file of the node.
+    Localhost(PathBuf),
+}
+
+/// Which devices of the host a privileged container has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PrivilegedDevices {
+    /// All.
+    #[default]
+    Host,
+    /// Those that its request names: another's GPU stays another's.
+    Requested,
 }
 
 /// The built-in network.
@@ -89,6 +151,8 @@ impl Default for Config {
                 max_concurrent_downloads: 4,
             },
             pinned_images: Vec::new(),
+            pods: Pods::default(),
+            handlers: BTreeMap::new(),
         }
     }
 }

@@ -10,8 +10,10 @@ pub mod config;
 mod container;
 mod cri;
 mod error;
+mod handler;
 mod ids;
 mod index;
+mod kernel;
 mod names;
 mod node;
 mod pause;
@@ -38,7 +40,9 @@ use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::Config;
 use crate::error::Kind;
+use crate::handler::Handlers;
 use crate::index::Index;
+use crate::kernel::KernelFeatures;
 use crate::names::Names;
 use crate::node::Node;
 use crate::pause::{Event, Program};
@@ -138,6 +142,8 @@ impl Runtime {
             pod_names: Names::new(),
             container_names: Names::new(),
             members: std::sync::RwLock::default(),
+            handlers: Handlers::new(&config),
+            kernel: KernelFeatures::probe(),
             config,
         });
         let state_dir = node.config.state_dir.clone();

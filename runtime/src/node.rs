@@ -10,8 +10,10 @@ use tokio::sync::mpsc;
 use crate::cgroup::Hierarchy;
 use crate::config::Config;
 use crate::container::{Container, ContainerName};
+use crate::handler::Handlers;
 use crate::ids::{ContainerId, SandboxId};
 use crate::index::Index;
+use crate::kernel::KernelFeatures;
 use crate::names::Names;
 use crate::pause::{Event, Program};
 use crate::reclaim::Reclaim;
@@ -23,6 +25,8 @@ use crate::security::seccomp::ProgramCache;
 /// The daemon's parts and objects, shared by all calls.
 pub(crate) struct Node {
     pub(crate) config: Config,
+    pub(crate) handlers: Handlers,
+    pub(crate) kernel: KernelFeatures,
     pub(crate) images: ImageStore,
     pub(crate) network: Network,
     pub(crate) cgroups: Hierarchy,

@@ -139,6 +139,7 @@ async fn recover_sandbox(
         &record,
         id.clone(),
         settings,
+        node.handlers.of_pod(id.as_str(), &record.runtime_handler),
         cgroup,
         directory.to_owned(),
         state,
@@ -289,13 +290,15 @@ async fn reclaim(node: &Arc<Node>) -> std::io::Result<()> {
             tracing::error!(error = %chain(&error), "addresses and ports of pods that are gone are not all freed")
         }
     }
-    let groups = node.cgroups.children(&node.config.cgroup_root, crate::CGROUP_PREFIX).unwrap_or_else(|error| {
-        tracing::error!(error = %chain(&error), "cannot look for cgroups of pods that are gone");
-        Vec::new()
+    let roots = node.handlers.cgroup_roots();
+    let groups = roots.into_iter().flat_map(|root| {
+        node.cgroups.children(root, crate::CGROUP_PREFIX).unwrap_or_else(|error| {
+            tracing::error!(cgroup = %root, error = %chain(&error), "cannot look for cgroups of pods that are gone");
+            Vec::new()
+        })
     });
-    for group in groups
-        .into_iter()
-        .filter(|group| !live.contains(group.name().trim_start_matches(crate::CGROUP_PREFIX)))
+    for group in
+        groups.filter(|group| !live.contains(group.name().trim_start_matches(crate::CGROUP_PREFIX)))
     {
         tracing::info!(cgroup = %group, "reclaiming the cgroup of a pod that is gone");
         let group = node.cgroups.cgroup(&group);

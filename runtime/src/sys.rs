@@ -69,6 +69,29 @@ pub(crate) fn open_read_only_view(path: &Path) -> io::Result<OwnedFd> {
     Ok(view)
 }
 
+/// Whether the kernel has mount_setattr(2), and lets this process call it.
+pub(crate) fn has_mount_setattr() -> bool {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the empty path is NUL-terminated, `attributes` is a whole `struct mount_attr` of the length given; both outlive the call.
+    // There is no descriptor -1: nothing is changed, and the error says whether the call is known.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            -1,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    check(result).is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
+}
+
 /// Removes a file by its name in a directory.
 pub(crate) fn unlink_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let name = c_string(name.as_bytes())?;

@@ -43,7 +43,23 @@ impl Daemon {
     /// # Errors
     /// When the program is not built, or ends or hangs before it is ready; with its log.
     pub async fn start(registry: &Registry) -> Result<Self> {
-        Self::start_in(Slot::take()?, None, registry).await
+        Self::start_in(Slot::take()?, None, registry, "").await
+    }
+
+    /// The same with more in its configuration file: sections that the harness does not write.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn start_configured(registry: &Registry, sections: &str) -> Result<Self> {
+        Self::start_in(Slot::take()?, None, registry, sections).await
+    }
+
+    /// Gives it other sections than it was started with; for the next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&self, sections: &str) -> Result<()> {
+        write_configuration(&self.slot, sections)
     }
 
     /// The same with its state on a [`Disk`] of its own.
@@ -53,12 +69,17 @@ impl Daemon {
     pub async fn start_on_disk(registry: &Registry, size: DiskSize) -> Result<Self> {
         let slot = Slot::take()?;
         let disk = Disk::mount(slot.path("state"), size)?;
-        Self::start_in(slot, Some(disk), registry).await
+        Self::start_in(slot, Some(disk), registry, "").await
     }
 
-    async fn start_in(slot: Slot, disk: Option<Disk>, registry: &Registry) -> Result<Self> {
+    async fn start_in(
+        slot: Slot,
+        disk: Option<Disk>,
+        registry: &Registry,
+        sections: &str,
+    ) -> Result<Self> {
         registry.write_hosts(&slot.path("hosts"))?;
-        fs::write(slot.path("podwright.toml"), configuration(&slot))?;
+        write_configuration(&slot, sections)?;
         let child = launch(&slot).await?;
         let client = client::connect(slot.path("run/cri.sock"))
             .await
@@ -165,6 +186,12 @@ impl Drop for Daemon {
             eprintln!("clearing up after a test: {error:#}");
         }
     }
+}
+
+fn write_configuration(slot: &Slot, sections: &str) -> Result<()> {
+    let path = slot.path("podwright.toml");
+    fs::write(&path, configuration(slot) + sections)
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// The configuration file: everything that could collide with another daemon's.

@@ -47,6 +47,16 @@ impl Node {
         Self::with(registry, daemon).await
     }
 
+    /// The same with more sections in the daemon's configuration file.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn start_configured(sections: &str) -> Result<Self> {
+        let registry = Registry::with_test_images().await?;
+        let daemon = Daemon::start_configured(&registry, sections).await?;
+        Self::with(registry, daemon).await
+    }
+
     /// The same with the daemon's state on a [`Disk`] of its own.
     ///
     /// # Errors

@@ -156,7 +156,7 @@ async fn running_containers_keep_their_processes() -> Result<()> {
 }
 
 /// The process that a container's first process is a child of.
-fn parent(pid: u32) -> Result<Pid> {
+pub(crate) fn parent(pid: u32) -> Result<Pid> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
     Ok(Pid::from_raw(parent.context("no PPid")?.trim().parse()?))

@@ -11,6 +11,7 @@ mod churn;
 mod crash;
 mod exec;
 mod full_disk;
+mod handlers;
 mod images;
 mod lifecycle;
 mod logs;

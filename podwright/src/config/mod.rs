@@ -3,6 +3,7 @@
 //! The defaults are [`podwright_runtime::config::Config`]'s. The file and the flags are the same set of keys
 //! ([`Settings`]), every one optional, so that a key, its flag and its rules are said once.
 
+mod handlers;
 mod settings;
 mod values;
 
@@ -96,8 +97,10 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
 fn combine(file: Settings, flags: Settings) -> Result<Daemon, ConfigError> {
     let mut daemon = Daemon::default();
     let default_socket = daemon.runtime.socket.clone();
-    file.apply(&mut daemon);
+    // Handlers begin with the general settings, which flags may still change.
+    let handlers = file.apply(&mut daemon);
     flags.apply(&mut daemon);
+    handlers::apply(handlers, &mut daemon.runtime);
     let Config {
         state_dir,
         run_dir,
@@ -123,6 +126,8 @@ fn combine(file: Settings, flags: Settings) -> Result<Daemon, ConfigError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use podwright_runtime::cgroup::CgroupPath;
+    use podwright_runtime::config::UserNamespaces;
 
     fn parsed(text: &str) -> Result<Daemon, ConfigError> {
         combine(parse(Path::new("p.toml"), text)?, Settings::default())
@@ -175,6 +180,28 @@ mod tests {
     }
 
     #[test]
+    fn handlers_differ_from_the_default_as_they_say() {
+        let text = "[pods]\npids_limit = 100\n[cgroup]\nroot = \"/pods\"\n\
+                    [handlers.a.pods]\nuser_namespaces = \"required\"\n\
+                    [handlers.b]\ncgroup.root = \"/other\"\npods.pids_limit = 7\n";
+        let file = parse(Path::new("p.toml"), text).unwrap();
+        let mut flags = Settings::default();
+        flags.cgroup.root = Some(CgroupPath::new("/flag").unwrap());
+        let runtime = combine(file, flags).unwrap().runtime;
+        let told = |name: &str| {
+            let handler = &runtime.handlers[name];
+            let pids = handler.pods.pids_limit.unwrap().get();
+            (
+                pids,
+                handler.pods.user_namespaces,
+                handler.cgroup_root.to_string(),
+            )
+        };
+        assert_eq!(told("a"), (100, UserNamespaces::Required, "/flag".into()));
+        assert_eq!(told("b"), (7, UserNamespaces::Allowed, "/other".into()));
+    }
+
+    #[test]
     fn errors_say_file_line_and_reason() {
         for (text, position, reason) in [
             (
@@ -217,6 +244,27 @@ mod tests {
                 "1 to 64",
             ),
             ("[images]\npinned = [\"a b\"]", "p.toml:2:10: ", "a b"),
+            (
+                "[pods]\nseccomp = \"none\"",
+                "p.toml:2:11: ",
+                "no seccomp profile",
+            ),
+            ("[pods]\npids_limit = 0", "p.toml:2:14: ", "1 to 4194304"),
+            (
+                "[pods]\nuser_namespaces = \"no\"",
+                "p.toml:2:19: ",
+                "unknown variant `no`",
+            ),
+            (
+                "[handlers.A.pods]",
+                "p.toml:1:11: ",
+                "no name of a runtime handler",
+            ),
+            (
+                "[handlers.a]\nseccomp = \"Unconfined\"",
+                "p.toml:2:1: ",
+                "unknown field `seccomp`",
+            ),
             (
                 "[log]\nlevel = \"info\"\nlevel = \"warn\"",
                 "p.toml:3:1: ",

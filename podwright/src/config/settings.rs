@@ -7,6 +7,7 @@ use podwright_runtime::config::Masquerade;
 use serde::Deserialize;
 
 use super::Daemon;
+use super::handlers::{Handlers, Pods};
 use super::values::{
     AbsolutePath, Downloads, LogFilter, LogFormat, Mtu, SocketPath, Subnets, from_text, from_texts,
 };
@@ -25,6 +26,11 @@ pub(crate) struct Settings {
     pub(crate) network: Network,
     #[command(flatten)]
     pub(crate) cgroup: Cgroup,
+    #[command(flatten)]
+    pub(crate) pods: Pods,
+    /// Too many keys for flags: the file has them.
+    #[arg(skip)]
+    pub(crate) handlers: Handlers,
     #[command(flatten)]
     pub(crate) registry: Registry,
     #[command(flatten)]
@@ -133,14 +139,16 @@ pub(crate) struct Images {
 }
 
 impl Settings {
-    /// Puts what is set onto `daemon`.
-    pub(crate) fn apply(self, daemon: &mut Daemon) {
+    /// Puts what is set onto `daemon`, but for the handlers, which begin with what all settings give.
+    pub(crate) fn apply(self, daemon: &mut Daemon) -> Handlers {
         let Self {
             paths,
             server,
             log,
             network,
             cgroup,
+            pods,
+            handlers,
             registry,
             images,
         } = self;
@@ -158,10 +166,12 @@ impl Settings {
                 .pinned
                 .map(|pinned| pinned.iter().map(Reference::to_string).collect()),
         );
+        pods.apply(&mut config.pods);
         network.apply(&mut config.network);
         registry.apply(&mut config.registry);
         set(&mut daemon.log_level, log.level);
         set(&mut daemon.log_format, log.format);
+        handlers
     }
 }
 
@@ -198,7 +208,7 @@ impl Registry {
     }
 }
 
-fn set<T>(to: &mut T, value: Option<T>) {
+pub(super) fn set<T>(to: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *to = value;
     }

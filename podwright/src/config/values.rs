@@ -38,6 +38,16 @@ pub(crate) enum ValueError {
         "{filter:?} is no log level: take error, warn, info, debug, trace, or directives such as info,podwright_runtime=debug ({reason})"
     )]
     LogFilter { filter: String, reason: String },
+    #[error(
+        "{profile:?} is no seccomp profile: take Unconfined, RuntimeDefault or the absolute path of a profile"
+    )]
+    Seccomp { profile: String },
+    #[error("a limit of {limit} tasks is out of range: 1 to {most}")]
+    PidsLimit { limit: u32, most: u32 },
+    #[error(
+        "{name:?} is no name of a runtime handler: up to 63 lower-case letters, digits and inner hyphens are (RFC 1123)"
+    )]
+    HandlerName { name: String },
     #[error("{count} concurrent downloads is out of range: 1 to {MAX_DOWNLOADS}")]
     Downloads { count: usize },
 }

@@ -258,7 +258,7 @@ impl Container {
         })?;
         let program = seccomp(
             node,
-            &plan::seccomp_choice(&context)?,
+            &plan::seccomp_choice(&context, &self.sandbox.handler.pods().seccomp)?,
             capabilities.bounding,
         )?;
         let plan = plan::launch_plan(&LaunchInputs {

@@ -70,7 +70,9 @@ async fn launch(
         .as_ref()
         .and_then(|linux| linux.resources().as_ref());
     let devices = compiled_resources.and_then(|resources| resources.devices().clone());
-    container.apply_limits(&oci_resources(&container.asked_resources(), devices)?)?;
+    let mut limits = oci_resources(&container.asked_resources(), devices)?;
+    limits.set_pids(compiled_resources.and_then(|resources| *resources.pids()));
+    container.apply_limits(&limits)?;
     let log = super::log::open(container)?;
     let launched = pause
         .launch(&container.id, &compiled.plan, log.as_fd())

@@ -24,13 +24,6 @@ pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
         status: true,
         ..Default::default()
     };
-    let handler = cri::RuntimeHandler {
-        name: String::new(),
-        features: Some(cri::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: true,
-            user_namespaces: false,
-        }),
-    };
     let features = cri::RuntimeFeatures {
         supplemental_groups_policy: true,
         ..Default::default()
@@ -40,7 +33,7 @@ pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
             conditions: vec![condition("RuntimeReady"), condition("NetworkReady")],
         }),
         info: if verbose { info(node) } else { BTreeMap::new() },
-        runtime_handlers: vec![handler],
+        runtime_handlers: node.handlers.cri(&node.kernel),
         features: Some(features),
     }
 }

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 use podwright_cri_api::v1::security_profile::ProfileType;
 use podwright_cri_api::v1::{ContainerConfig, LinuxContainerSecurityContext, SecurityProfile};
 
+use crate::config::{DefaultSeccomp, PrivilegedDevices};
 use crate::error::{CallError, Context};
 use crate::index::shown;
 use crate::security::capabilities::{self, Capabilities, CapabilityRequest, CapabilitySet};
@@ -65,15 +66,16 @@ pub(crate) enum SeccompChoice {
     Localhost(String),
 }
 
-/// The seccomp profile of a request. None given means the default one: what is not asked for is not open.
+/// The seccomp profile of a request, or the runtime handler's when it has none.
 pub(crate) fn seccomp_choice(
     context: &LinuxContainerSecurityContext,
+    default: &DefaultSeccomp,
 ) -> Result<SeccompChoice, CallError> {
     if context.privileged {
         return Ok(SeccompChoice::Unconfined);
     }
     match &context.seccomp {
-        None => legacy_seccomp(context),
+        None => legacy_seccomp(context, default),
         Some(SecurityProfile {
             profile_type,
             localhost_ref,
@@ -95,9 +97,19 @@ pub(crate) fn seccomp_choice(
 }
 
 #[expect(deprecated, reason = "older kubelets send the profile in this field")]
-fn legacy_seccomp(context: &LinuxContainerSecurityContext) -> Result<SeccompChoice, CallError> {
+fn legacy_seccomp(
+    context: &LinuxContainerSecurityContext,
+    default: &DefaultSeccomp,
+) -> Result<SeccompChoice, CallError> {
     match context.seccomp_profile_path.as_str() {
-        "" | "runtime/default" | "docker/default" => Ok(SeccompChoice::RuntimeDefault),
+        "" => Ok(match default {
+            DefaultSeccomp::Unconfined => SeccompChoice::Unconfined,
+            DefaultSeccomp::RuntimeDefault => SeccompChoice::RuntimeDefault,
+            DefaultSeccomp::Localhost(path) => {
+                SeccompChoice::Localhost(path.to_string_lossy().into_owned())
+            }
+        }),
+        "runtime/default" | "docker/default" => Ok(SeccompChoice::RuntimeDefault),
         "unconfined" => Ok(SeccompChoice::Unconfined),
         path => match path.strip_prefix("localhost/") {
             Some(file) if Path::new(file).is_absolute() => {
@@ -115,10 +127,16 @@ fn legacy_seccomp(context: &LinuxContainerSecurityContext) -> Result<SeccompChoi
 pub(super) fn container_devices(
     config: &ContainerConfig,
     privilege: Privilege,
+    of_host: PrivilegedDevices,
 ) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>), CallError> {
-    let mut rules = devices::rules(privilege);
+    let all = privilege == Privilege::Privileged && of_host == PrivilegedDevices::Host;
+    let mut rules = devices::rules(if all {
+        Privilege::Privileged
+    } else {
+        Privilege::Confined
+    });
     let mut nodes = Vec::new();
-    if privilege == Privilege::Privileged {
+    if all {
         host_devices(Path::new("/dev"), &mut nodes);
     }
     for device in &config.devices {

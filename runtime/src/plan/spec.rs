@@ -2,8 +2,8 @@
 
 use oci_spec::image::Config as ImageConfig;
 use oci_spec::runtime::{
-    Linux, LinuxNamespace, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Process, Root,
-    Spec, User,
+    Linux, LinuxNamespace, LinuxNamespaceType, LinuxPids, PosixRlimitBuilder, PosixRlimitType,
+    Process, Root, Spec, User,
 };
 use podwright_cri_api::v1::ContainerConfig;
 
@@ -113,7 +113,9 @@ fn linux(
     context: &podwright_cri_api::v1::LinuxContainerSecurityContext,
     privilege: Privilege,
 ) -> Result<Linux, CallError> {
-    let (devices, rules) = process::container_devices(inputs.config, privilege)?;
+    let pods = inputs.sandbox.handler.pods();
+    let (devices, rules) =
+        process::container_devices(inputs.config, privilege, pods.privileged_devices)?;
     let rules = match inputs.device_filter {
         DeviceFilter::Cgroup1 => Some(rules),
         DeviceFilter::Unsupported => None,
@@ -125,7 +127,13 @@ fn linux(
         .and_then(|linux| linux.resources.clone())
         .unwrap_or_default();
     let mut linux = Linux::default();
-    linux.set_resources(Some(resources::oci_resources(&asked, rules)?));
+    let mut limits = resources::oci_resources(&asked, rules)?;
+    if let Some(most) = pods.pids_limit {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(most.get().into());
+        limits.set_pids(Some(pids));
+    }
+    linux.set_resources(Some(limits));
     linux.set_cgroups_path(Some(inputs.cgroup.as_str().into()));
     linux.set_namespaces(Some(namespaces(inputs)?));
     linux.set_devices(Some(devices));

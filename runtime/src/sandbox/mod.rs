@@ -20,6 +20,7 @@ use podwright_cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
 
 use crate::cgroup::CgroupPath;
 use crate::error::CallError;
+use crate::handler::Handler;
 use crate::ids::SandboxId;
 use crate::pause::Pause;
 use crate::records::SandboxRecord;
@@ -78,7 +79,9 @@ pub(crate) struct Sandbox {
     pub(crate) id: SandboxId,
     pub(crate) config: PodSandboxConfig,
     pub(crate) settings: Settings,
+    /// The handler's name, as it was asked for.
     pub(crate) runtime_handler: String,
+    pub(crate) handler: Arc<Handler>,
     /// Nanoseconds since the epoch.
     pub(crate) created_at: i64,
     /// All cgroups of the pod are in and below it.
@@ -96,6 +99,7 @@ impl Sandbox {
         record: &SandboxRecord,
         id: SandboxId,
         settings: Settings,
+        handler: Arc<Handler>,
         cgroup: CgroupPath,
         directory: PathBuf,
         state: State,
@@ -105,6 +109,7 @@ impl Sandbox {
             config: record.config.clone().unwrap_or_default(),
             settings,
             runtime_handler: record.runtime_handler.clone(),
+            handler,
             created_at: record.created_at,
             cgroup,
             directory,

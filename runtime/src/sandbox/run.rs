@@ -13,6 +13,7 @@ use super::{PodName, Sandbox, State, files};
 use crate::cgroup::{Cgroup, CgroupPath, Version};
 use crate::clock;
 use crate::error::{CallError, Context, Kind};
+use crate::handler::Handler;
 use crate::ids::SandboxId;
 use crate::names::Claim;
 use crate::node::Node;
@@ -33,33 +34,41 @@ pub(crate) async fn run(
     let config = request
         .config
         .ok_or_else(|| CallError::invalid("the request has no pod sandbox config"))?;
-    if !request.runtime_handler.is_empty() {
-        let what = format!(
-            "there is no runtime handler '{}' here; leave it empty",
-            crate::index::shown(&request.runtime_handler)
-        );
-        return Err(CallError::new(Kind::NotFound, what));
-    }
+    let handler = node.handlers.require(&request.runtime_handler)?;
+    handler.admit(&config)?;
     let settings = Settings::check(&config)?;
     let name = PodName::from(&config.metadata.clone().unwrap_or_default());
     let reservation = match node.pod_names.reserve(name).await {
         Claim::Free(reservation) => reservation,
-        Claim::Taken(id) => return found(node, id, &config),
+        Claim::Taken(id) => return found(node, id, &config, &handler),
     };
     let id = SandboxId::random().internal(|| "cannot make an id from /dev/urandom".into())?;
-    let sandbox = make(node, id.clone(), config, settings).await?;
+    let sandbox = make(node, id.clone(), config, settings, handler).await?;
     node.sandboxes.insert(id.clone(), Arc::new(sandbox));
     reservation.keep(id.clone());
     Ok(id)
 }
 
 /// The sandbox that has the name is the retried call's result, if it is what the call asks for.
-fn found(node: &Node, id: SandboxId, config: &PodSandboxConfig) -> Result<SandboxId, CallError> {
+fn found(
+    node: &Node,
+    id: SandboxId,
+    config: &PodSandboxConfig,
+    handler: &Handler,
+) -> Result<SandboxId, CallError> {
     match node.sandboxes.get(id.as_str()) {
-        Some(sandbox) if sandbox.config == *config && sandbox.pause().is_some() => Ok(id),
+        Some(sandbox)
+            if sandbox.config == *config
+                && sandbox.runtime_handler == handler.name()
+                && sandbox.pause().is_some() =>
+        {
+            Ok(id)
+        }
         Some(sandbox) => {
             let why = if sandbox.pause().is_none() {
                 "which is not ready"
+            } else if sandbox.config == *config {
+                "whose runtime handler is another"
             } else {
                 "whose config is another"
             };
@@ -80,13 +89,14 @@ async fn make(
     id: SandboxId,
     config: PodSandboxConfig,
     settings: Settings,
+    handler: Arc<Handler>,
 ) -> Result<Sandbox, CallError> {
-    let cgroup = pod_cgroup(node, &id, &config)?;
+    let cgroup = pod_cgroup(&handler, &id, &config)?;
     let directory = super::directory(&node.config.state_dir, &id);
     let record = SandboxRecord {
         id: id.to_string(),
         config: Some(config),
-        runtime_handler: String::new(),
+        runtime_handler: handler.name().to_owned(),
         created_at: clock::now(),
         cgroup: cgroup.to_string(),
     };
@@ -103,6 +113,7 @@ async fn make(
             &record,
             id,
             settings,
+            handler,
             cgroup,
             directory,
             State::Ready(pause),
@@ -234,7 +245,7 @@ fn attach(
 }
 
 fn pod_cgroup(
-    node: &Node,
+    handler: &Handler,
     id: &SandboxId,
     config: &PodSandboxConfig,
 ) -> Result<CgroupPath, CallError> {
@@ -243,7 +254,7 @@ fn pod_cgroup(
         .as_ref()
         .map_or("", |linux| linux.cgroup_parent.as_str());
     let parent = match parent {
-        "" => node.config.cgroup_root.clone(),
+        "" => handler.cgroup_root().clone(),
         // The kubelet's cgroupfs driver sends absolute paths; a relative one starts at the root as well.
         path => CgroupPath::new(&format!("/{}", path.trim_matches('/')))
             .invalid(|| "cannot use the pod's cgroup parent".into())?,
