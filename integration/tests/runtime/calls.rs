@@ -22,7 +22,6 @@ async fn of_calls_to_come(client: &mut RuntimeServiceClient<Channel>) -> Refusal
         "PodSandboxStats": pod_sandbox_stats(PodSandboxStatsRequest),
         "ListPodSandboxStats": list_pod_sandbox_stats(ListPodSandboxStatsRequest),
         "StreamPodSandboxStats": stream_pod_sandbox_stats(StreamPodSandboxStatsRequest),
-        "UpdateRuntimeConfig": update_runtime_config(UpdateRuntimeConfigRequest),
         "CheckpointContainer": checkpoint_container(CheckpointContainerRequest),
         "CheckpointPod": checkpoint_pod(CheckpointPodRequest),
         "RestorePod": restore_pod(RestorePodRequest),
@@ -60,6 +59,7 @@ async fn of_calls_built(node: &Node) -> Refusals {
         "StreamContainerStats": stream_container_stats(StreamContainerStatsRequest),
         "Status": status(StatusRequest),
         "RuntimeConfig": runtime_config(RuntimeConfigRequest),
+        "UpdateRuntimeConfig": update_runtime_config(UpdateRuntimeConfigRequest),
     ];
     all.extend(refusals![image,
         "ListImages": list_images(ListImagesRequest),

@@ -275,9 +275,13 @@ impl RuntimeService for Service {
 
     async fn update_runtime_config(
         &self,
-        _: Request<UpdateRuntimeConfigRequest>,
+        request: Request<UpdateRuntimeConfigRequest>,
     ) -> Answer<UpdateRuntimeConfigResponse> {
-        unimplemented("UpdateRuntimeConfig")
+        let subnets = &self.node.config.network.subnets;
+        answer(
+            node_status::update_runtime_config(subnets, request.into_inner())
+                .map(|()| UpdateRuntimeConfigResponse {}),
+        )
     }
 
     async fn checkpoint_container(
