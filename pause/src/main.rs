@@ -3,6 +3,7 @@
 //! The daemon starts it with descriptor 0 a listening SOCK_SEQPACKET socket on the pod's path; nothing else steers it.
 //! It has one thread, so that its children may run any code after fork, and sleeps until something happens.
 
+mod attach;
 mod child;
 mod fault;
 mod launch;

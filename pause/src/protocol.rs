@@ -116,6 +116,43 @@ wire_enum! {
         },
         /// Kills everything and ends pause. Answer: the connection closes.
         11 => Shutdown,
+        /// Attaches a client to a running container: what its streams say from now on goes to the client as well as to the
+        /// log. For each asked output one end of a stream socket pair is passed, stdout first; a terminal has stdout only.
+        /// Answer: `Done`, with a descriptor to write stdin to (the pipe's end, which does not block, or the terminal's
+        /// master) if it is asked and still open.
+        12 => Attach {
+            /// The container's id.
+            container: Bytes,
+            /// The daemon's number for the client, unique on its connection.
+            client: u64,
+            /// Whether stdin's descriptor comes back.
+            stdin: StreamChoice,
+            /// Whether a socket for stdout is passed.
+            stdout: StreamChoice,
+            /// Whether a socket for stderr is passed.
+            stderr: StreamChoice,
+        },
+        /// The client's stdin has ended, and the client is still attached: [`crate::plan::Stdin::Once`] ends with it. Answer: `Done`.
+        13 => EndStdin {
+            /// The daemon's number for the client.
+            client: u64,
+        },
+        /// The client is gone: its stdin has ended, and its sockets are closed. So is every client of a connection that
+        /// closes. Answer: `Done`, also for a client that is not attached (any more).
+        14 => Detach {
+            /// The daemon's number for the client.
+            client: u64,
+        },
+    }
+}
+
+wire_enum! {
+    /// Whether a client is attached to a stream.
+    StreamChoice {
+        /// It is not.
+        1 => Absent,
+        /// It is.
+        2 => Asked,
     }
 }
 
@@ -247,6 +284,12 @@ wire_enum! {
             target: Target,
             /// How.
             exit: Exit,
+        },
+        /// An attached client did not take what its container said for too long: its sockets are closed, though the
+        /// container goes on. Not asked for: its number is 0. Told on the connection that attached the client.
+        8 => Dropped {
+            /// The daemon's number for the client.
+            client: u64,
         },
     }
 }

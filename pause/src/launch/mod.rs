@@ -8,7 +8,7 @@ use crate::child::{Child, Entrance, Streams};
 use crate::fault::{Fault, OrFault};
 use crate::log::StreamName;
 use crate::sys::process::Forked;
-use crate::sys::{file, process, socket};
+use crate::sys::{Errno, file, process, socket};
 use podwright_pause::plan::{LaunchPlan, Stdin, Stdio};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,8 +25,16 @@ pub(crate) struct Newborn {
 /// pause's ends of a child's standard streams.
 #[derive(Default)]
 pub(crate) struct Ends {
-    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdin: Option<Input>,
     pub(crate) outputs: Vec<(StreamName, OwnedFd)>,
+}
+
+/// pause's end of a child's stdin.
+pub(crate) struct Input {
+    /// Does not block: clients that are attached get copies of it.
+    pub(crate) writer: OwnedFd,
+    /// When it is closed.
+    pub(crate) lifetime: Stdin,
 }
 
 /// pause's PID namespace for children is another until this is dropped.
@@ -109,7 +117,12 @@ fn pipes(stdin: &Stdin) -> io::Result<(Streams, Ends)> {
         Stdin::Null => (std::fs::File::open("/dev/null")?.into(), None),
         Stdin::Open | Stdin::Once => {
             let (reader, writer) = io::pipe()?;
-            (reader.into(), Some(writer.into()))
+            file::set_nonblocking(writer.as_fd()).map_err(as_io)?;
+            let input = Input {
+                writer: writer.into(),
+                lifetime: stdin.clone(),
+            };
+            (reader.into(), Some(input))
         }
     };
     let (own_out, child_out) = log_pipe()?;
@@ -127,9 +140,12 @@ fn pipes(stdin: &Stdin) -> io::Result<(Streams, Ends)> {
 /// Wanted capacities of a log pipe, the best first: a container need not wait for pause within a burst.
 const PIPE_CAPACITIES: [i32; 2] = [1024 * 1024, 256 * 1024];
 
+fn as_io(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno.0)
+}
+
 fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
-    let as_io = |error: crate::sys::Errno| io::Error::from_raw_os_error(error.0);
     file::set_nonblocking(reader.as_fd()).map_err(as_io)?;
     // What the machine does not grant (/proc/sys/fs/pipe-max-size) is done without.
     let _ = PIPE_CAPACITIES

@@ -7,7 +7,7 @@ use crate::sys::memory::Region;
 use crate::sys::process::now;
 
 /// The most that is read from a stream at once.
-pub(super) const INPUT: usize = 64 * 1024;
+pub(crate) const INPUT: usize = 64 * 1024;
 /// Records are written when this is full, or at the end of their batch. It holds the longest record several times.
 const OUTPUT: usize = 128 * 1024;
 
@@ -31,6 +31,11 @@ impl Buffers {
             output: Region::new(OUTPUT)?,
             used_at: None,
         })
+    }
+
+    /// What the last read found.
+    pub(crate) fn batch(&mut self, length: usize) -> &[u8] {
+        &self.input.bytes()[..length]
     }
 
     /// Whether there are pages to give back.

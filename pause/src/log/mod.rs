@@ -9,7 +9,7 @@ mod line;
 mod stamp;
 mod stream;
 
-pub(crate) use buffers::Buffers;
+pub(crate) use buffers::{Buffers, INPUT};
 pub(crate) use file::LogFile;
 pub(crate) use line::StreamName;
-pub(crate) use stream::{Progress, Stream};
+pub(crate) use stream::{DRAIN_LIMIT, Progress, Stream};

@@ -7,6 +7,10 @@ use crate::sys::process::now;
 use crate::sys::{Errno, file};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// The most that is drained from a stream before its container's exit is told: all that a pipe holds, when nobody else
+/// writes to it endlessly.
+pub(crate) const DRAIN_LIMIT: usize = 1024 * 1024;
+
 /// One of a container's streams.
 pub(crate) struct Stream {
     source: OwnedFd,
@@ -17,7 +21,7 @@ pub(crate) struct Stream {
 /// What one read found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// This many bytes; there may be more.
+    /// This many bytes, which the buffers hold until the next read; there may be more.
     Read(usize),
     /// Nothing for now.
     Drained,

@@ -2,6 +2,7 @@
 
 use super::source::Source;
 use super::{Phase, Supervisor};
+use crate::attach::Client;
 use crate::fault::Fault;
 use crate::sys::{Errno, process, socket};
 use podwright_pause::protocol::{Answer, MAX_PACKET, Message, Request, RequestId, Stage};
@@ -21,6 +22,16 @@ pub(super) struct Connection {
 pub(super) struct Asker {
     pub(super) connection: u32,
     pub(super) request: RequestId,
+}
+
+impl Asker {
+    /// The client with this number.
+    pub(super) fn client(self, number: u64) -> Client {
+        Client {
+            connection: self.connection,
+            number,
+        }
+    }
 }
 
 impl Connection {
@@ -114,7 +125,7 @@ impl Supervisor {
         }
     }
 
-    /// Forgets a connection, and kills the execs that nobody waits for any more.
+    /// Forgets a connection with its clients, and kills the execs that nobody waits for any more.
     pub(super) fn close_connection(&mut self, serial: u32) {
         let Some(index) = self
             .connections
@@ -136,6 +147,7 @@ impl Supervisor {
         for birth in self.births.iter().filter(|birth| birth.is_exec_of(serial)) {
             let _ = process::signal(birth.pidfd.as_fd(), libc::SIGKILL);
         }
+        self.detach_connection(serial);
         if matches!(self.phase, Phase::New) {
             self.phase = Phase::Ending(None);
         }

@@ -34,9 +34,11 @@ impl Supervisor {
             let container = &mut self.containers[index];
             container.life = Life::Exited(exit.clone());
             container.stdin = None;
+            let serial = container.serial;
             let target = Target::Container {
                 id: container.id.clone(),
             };
+            self.end_clients_of(serial);
             self.tell_all(Answer::Exited { target, exit });
         } else if let Some(index) = self
             .executions

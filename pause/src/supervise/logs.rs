@@ -1,11 +1,7 @@
 //! Streams that have something, and their ends.
 
 use super::Supervisor;
-use crate::log::{Progress, StreamName};
-
-/// The most that is drained from a stream before its container's exit is told: all that a pipe holds, when nobody else
-/// writes to it endlessly.
-const DRAIN_LIMIT: usize = 1024 * 1024;
+use crate::log::{DRAIN_LIMIT, Progress, StreamName};
 
 impl Supervisor {
     /// Copies one batch: each ready stream gets its turn.
@@ -27,25 +23,37 @@ impl Supervisor {
         let Some(log) = &mut container.log else {
             return;
         };
-        if container.streams[index].copy_batch(log, &mut self.buffers) == Progress::Ended {
-            let stream = container.streams.swap_remove(index);
-            self.epoll.remove(stream.source());
+        match container.streams[index].copy_batch(log, &mut self.buffers) {
+            Progress::Read(length) => self.give_to_clients(serial, name, length),
+            Progress::Drained => {}
+            Progress::Ended => {
+                let stream = container.streams.swap_remove(index);
+                self.epoll.remove(stream.source());
+                self.end_for_clients(serial, Some(name));
+            }
         }
     }
 
-    /// Copies what an exited container's streams hold now, the last line included. Streams that other processes keep open
-    /// stay watched.
+    /// Copies what an exited container's streams hold now, the last line included, however slow its clients are. Streams
+    /// that other processes keep open stay watched.
     pub(super) fn drain_logs(&mut self, index: usize) {
         let container = &mut self.containers[index];
         let Some(log) = &mut container.log else {
             return;
         };
-        let (buffers, epoll) = (&mut self.buffers, &self.epoll);
+        let (buffers, epoll, fanouts) = (&mut self.buffers, &self.epoll, &mut self.fanouts);
+        let serial = container.serial;
         container.streams.retain_mut(|stream| {
             let mut drained = 0;
             while drained < DRAIN_LIMIT {
                 match stream.copy_batch(log, buffers) {
-                    Progress::Read(length) => drained += length,
+                    Progress::Read(length) => {
+                        drained += length;
+                        fanouts
+                            .iter_mut()
+                            .filter(|fanout| fanout.is_of(serial, stream.name()))
+                            .for_each(|fanout| fanout.give(buffers.batch(length), epoll));
+                    }
                     Progress::Drained => break,
                     Progress::Ended => {
                         epoll.remove(stream.source());

@@ -1,5 +1,6 @@
 //! The loop: connections, births, exits and logs, each served when it has something, none waiting for another.
 
+mod attach;
 mod births;
 mod connection;
 mod exits;
@@ -9,11 +10,13 @@ mod requests;
 mod source;
 mod starts;
 
+use crate::attach::Fanout;
 use crate::fault::{Fault, OrFault};
 use crate::log::Buffers;
 use crate::sandbox::Sandbox;
 use crate::sys::event::{self, Epoll};
 use crate::sys::memory::Region;
+use attach::Attachment;
 use births::Birth;
 use connection::Connection;
 use podwright_pause::protocol::{Answer, MAX_PACKET, Message};
@@ -39,6 +42,8 @@ pub(crate) struct Supervisor {
     births: Vec<Birth>,
     containers: Vec<Container>,
     executions: Vec<Execution>,
+    attachments: Vec<Attachment>,
+    fanouts: Vec<Fanout>,
     phase: Phase,
     buffers: Buffers,
     packet: Region,
@@ -78,6 +83,8 @@ impl Supervisor {
             births: Vec::new(),
             containers: Vec::new(),
             executions: Vec::new(),
+            attachments: Vec::new(),
+            fanouts: Vec::new(),
             phase: Phase::New,
             buffers: Buffers::new().or_fault("mmap", b"")?,
             packet: Region::new(MAX_PACKET).or_fault("mmap", b"")?,
@@ -90,8 +97,8 @@ impl Supervisor {
             let is_unclaimed = matches!(self.phase, Phase::New) && self.connections.is_empty();
             let timeout = match (is_unclaimed, self.buffers.are_used()) {
                 (true, _) => UNCLAIMED_MS,
-                (false, true) => QUIET_MS,
-                (false, false) => -1,
+                (false, true) => sooner(QUIET_MS, self.patience_ms()),
+                (false, false) => self.patience_ms(),
             };
             let ready = self.epoll.wait(timeout);
             if is_unclaimed && ready.timed_out() {
@@ -101,6 +108,7 @@ impl Supervisor {
             for token in ready.tokens() {
                 self.serve(Source::from_token(token));
             }
+            self.drop_stalled_clients();
             self.buffers.release_when_quiet();
         }
         Ok(())
@@ -116,6 +124,7 @@ impl Supervisor {
             Source::Connection(serial) => self.receive(serial),
             Source::Birth(serial) => self.hear(serial),
             Source::Log(serial, stream) => self.copy_log(serial, stream),
+            Source::Sink(serial) => self.serve_client(serial),
         }
     }
 
@@ -153,24 +162,25 @@ impl Supervisor {
     }
 
     fn answer(&mut self, asker: connection::Asker, answer: Answer, fds: &[OwnedFd]) {
-        let Some(connection) = self
+        let message = Message {
+            id: asker.request,
+            body: answer,
+        };
+        self.send_to(asker.connection, &message, fds);
+    }
+
+    fn send_to(&mut self, serial: u32, message: &Message<Answer>, fds: &[OwnedFd]) {
+        let connection = self
             .connections
             .iter()
-            .find(|connection| connection.serial == asker.connection)
-        else {
-            return;
-        };
-        if connection
-            .send(
-                &Message {
-                    id: asker.request,
-                    body: answer,
-                },
-                fds,
-            )
-            .is_err()
-        {
-            self.close_connection(asker.connection);
+            .find(|connection| connection.serial == serial);
+        if connection.is_some_and(|connection| connection.send(message, fds).is_err()) {
+            self.close_connection(serial);
         }
     }
+}
+
+/// The shorter of two times in milliseconds, where -1 is for ever.
+fn sooner(one: i32, other: i32) -> i32 {
+    if other < 0 { one } else { one.min(other) }
 }

@@ -1,8 +1,10 @@
 //! The processes that run, and containers that have ended.
 
+use crate::launch::Input;
 use crate::log::{LogFile, Stream};
 use podwright_pause::protocol::{ContainerEntry, Exit};
 use podwright_pause::wire::Bytes;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A container, from its launch until it is forgotten.
@@ -17,8 +19,7 @@ pub(super) struct Container {
     /// Those that have not ended; other processes may keep them open past the container's exit.
     pub(super) streams: Vec<Stream>,
     /// Held so that reading does not end.
-    #[allow(dead_code)] // held, not used
-    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdin: Option<Input>,
     pub(super) terminal: Option<OwnedFd>,
 }
 
@@ -35,6 +36,16 @@ impl Container {
             Life::Running { pidfd } => Some(pidfd.as_fd()),
             Life::Exited(_) => None,
         }
+    }
+
+    /// What a client writes its input to, if there is something that reads it.
+    pub(super) fn writer_of_stdin(&self) -> io::Result<Option<OwnedFd>> {
+        let pipe = self.stdin.as_ref().map(|stdin| &stdin.writer);
+        self.terminal
+            .as_ref()
+            .or(pipe)
+            .map(OwnedFd::try_clone)
+            .transpose()
     }
 
     pub(super) fn entry(&self) -> ContainerEntry {

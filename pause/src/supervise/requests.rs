@@ -1,12 +1,14 @@
 //! Requests that are answered at once.
 
+use super::attach::Wanted;
 use super::connection::Asker;
 use super::{Container, Phase, Supervisor};
 use crate::fault::{Fault, OrFault};
+use crate::log::StreamName;
 use crate::sandbox::Sandbox;
 use crate::sys::{process, socket, terminal};
 use podwright_pause::protocol::{
-    Answer, Failure, Request, SandboxPlan, SandboxState, Stage, Target, VERSION,
+    Answer, Failure, Request, SandboxPlan, SandboxState, Stage, StreamChoice, Target, VERSION,
 };
 use podwright_pause::wire::Bytes;
 use std::fs::File;
@@ -65,6 +67,29 @@ impl Supervisor {
                 Err(fault) => Err(fault.at(Stage::Request)),
             },
             Request::Shutdown => return self.shut_down(),
+            Request::Attach {
+                container,
+                client,
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                let outputs = [(stdout, StreamName::Stdout), (stderr, StreamName::Stderr)];
+                let asked = outputs
+                    .into_iter()
+                    .filter(|(choice, _)| *choice == StreamChoice::Asked);
+                let outputs = asked.map(|(_, name)| name).collect();
+                self.attach(asker, client, &container, Wanted { stdin, outputs }, fds)
+                    .map(|stdin| (Answer::Done, stdin.into_iter().collect()))
+            }
+            Request::EndStdin { client } => {
+                self.end_stdin(asker.client(client));
+                done()
+            }
+            Request::Detach { client } => {
+                self.detach(asker.client(client));
+                done()
+            }
         };
         match reply {
             Ok((answer, fds)) => self.answer(asker, answer, &fds),
@@ -182,6 +207,7 @@ impl Supervisor {
                 .streams
                 .iter()
                 .for_each(|stream| self.epoll.remove(stream.source()));
+            self.end_clients_of(container.serial);
         }
         done()
     }

@@ -10,6 +10,7 @@ pub(super) enum Source {
     Connection(u32),
     Birth(u32),
     Log(u32, StreamName),
+    Sink(u32),
 }
 
 impl Source {
@@ -22,6 +23,7 @@ impl Source {
             Self::Birth(serial) => (3, serial),
             Self::Log(serial, StreamName::Stdout) => (4, serial),
             Self::Log(serial, StreamName::Stderr) => (5, serial),
+            Self::Sink(serial) => (6, serial),
         };
         u64::from(serial) << 8 | kind
     }
@@ -34,7 +36,8 @@ impl Source {
             2 => Self::Connection(serial),
             3 => Self::Birth(serial),
             4 => Self::Log(serial, StreamName::Stdout),
-            _ => Self::Log(serial, StreamName::Stderr),
+            5 => Self::Log(serial, StreamName::Stderr),
+            _ => Self::Sink(serial),
         }
     }
 }

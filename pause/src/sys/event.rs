@@ -5,8 +5,33 @@ use super::{Result, check};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// An epoll instance. Every source is watched for input, level-triggered, and carries a number of the caller's.
+/// An epoll instance. Sources are watched level-triggered, and carry a number of the caller's.
 pub(crate) struct Epoll(OwnedFd);
+
+/// What a source is watched for. Its end is told in any case.
+#[derive(Clone, Copy)]
+pub(crate) enum Interest {
+    /// Something to read.
+    Input,
+    /// Room to write.
+    Room,
+    /// Nothing but its end.
+    End,
+}
+
+impl Interest {
+    fn event(self, token: u64) -> libc::epoll_event {
+        let events = match self {
+            Self::Input => libc::EPOLLIN,
+            Self::Room => libc::EPOLLOUT,
+            Self::End => 0,
+        };
+        libc::epoll_event {
+            events: events as u32,
+            u64: token,
+        }
+    }
+}
 
 /// The most events taken at once.
 const BATCH: usize = 32;
@@ -38,20 +63,25 @@ impl Epoll {
         }
     }
 
+    /// Watches for input.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
-        let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
-            u64: token,
-        };
+        self.control(libc::EPOLL_CTL_ADD, fd, Interest::Input.event(token))
+    }
+
+    /// Watches for nothing but the end, for now.
+    pub(crate) fn add_idle(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, Interest::End.event(token))
+    }
+
+    /// Watches for something else.
+    pub(crate) fn change(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, interest.event(token))
+    }
+
+    fn control(&self, what: i32, fd: BorrowedFd<'_>, mut event: libc::epoll_event) -> Result<()> {
         // SAFETY: `event` is read during the call only.
-        let returned = unsafe {
-            libc::epoll_ctl(
-                self.0.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                fd.as_raw_fd(),
-                &mut event,
-            )
-        };
+        let returned =
+            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), what, fd.as_raw_fd(), &raw mut event) };
         check(returned.into())?;
         Ok(())
     }

@@ -336,10 +336,19 @@ pub(crate) fn execute(program: &CStr, argv: &[CString], env: &[CString]) -> Errn
 
 /// CLOCK_REALTIME in nanoseconds since the epoch.
 pub(crate) fn now() -> i64 {
+    clock(libc::CLOCK_REALTIME)
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: for spans of time, whatever is done to the machine's clock.
+pub(crate) fn uptime() -> i64 {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+fn clock(clock: libc::clockid_t) -> i64 {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: CLOCK_REALTIME always exists, so the kernel fills `time`.
+    // SAFETY: both clocks always exist, so the kernel fills `time`.
     let time = unsafe {
-        libc::clock_gettime(libc::CLOCK_REALTIME, time.as_mut_ptr());
+        libc::clock_gettime(clock, time.as_mut_ptr());
         time.assume_init()
     };
     time.tv_sec * 1_000_000_000 + time.tv_nsec

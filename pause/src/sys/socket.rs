@@ -136,6 +136,28 @@ pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>]
     Ok(())
 }
 
+/// Writes to a stream socket as much as it takes at once, without SIGPIPE.
+pub(crate) fn write(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the kernel reads at most the slice's length from it.
+    check(unsafe {
+        libc::send(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            flags,
+        )
+    } as libc::c_long)
+    .map(|n| n as usize)
+}
+
+/// Ends a connection, whoever else holds copies of its descriptor.
+pub(crate) fn shut_down(socket: BorrowedFd<'_>) {
+    // ENOTCONN: it has ended already.
+    // SAFETY: takes no pointers.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
 /// One packet as it came.
 pub(crate) struct Received {
     /// Bytes of the buffer that it filled. 0: the other end has closed.
