@@ -119,7 +119,7 @@ wire_enum! {
         /// Attaches a client to a running container: what its streams say from now on goes to the client as well as to the
         /// log. For each asked output one end of a stream socket pair is passed, stdout first; a terminal has stdout only.
         /// Answer: `Done`, with a descriptor to write stdin to (the pipe's end, which does not block, or the terminal's
-        /// master) if it is asked and still open.
+        /// master) if it is asked and still open, and not another client's: open once is open for one.
         12 => Attach {
             /// The container's id.
             container: Bytes,

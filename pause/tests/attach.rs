@@ -130,9 +130,12 @@ fn output_goes_to_the_log_and_to_every_client_of_its_stream() {
     assert_eq!(late.errno, libc::ESRCH, "it is not running any more");
 }
 
+/// How a client goes; gives the connection if it stays.
+type Way = fn(Client, Attached) -> Option<Client>;
+
 #[test]
 fn stdin_that_is_open_once_ends_with_its_first_client_however_that_goes() {
-    let ways: [(&str, fn(Client, Attached) -> Option<Client>); 3] = [
+    let ways: [(&str, Way); 3] = [
         ("its stdin ends", |mut client, attached| {
             client.ask(&Request::EndStdin { client: 1 }, &[]);
             drop(attached.stdin);
@@ -154,6 +157,8 @@ fn stdin_that_is_open_once_ends_with_its_first_client_however_that_goes() {
         let mut attached = attach(&mut client, 1, [Asked, Asked, Absent]).unwrap();
         attached.say("said\n");
         attached.await_stdout("said\n");
+        let second = attach(&mut client, 2, [Asked, Asked, Absent]).unwrap();
+        assert!(second.stdin.is_none(), "it is the first client's");
         let _client = go(client, attached);
         assert_eq!(watcher.exit_of(&container("one")).code, 0, "{how}");
         assert_eq!(texts(&pause.log_text("log")), "said\nend\n", "{how}");

@@ -1,9 +1,10 @@
 //! What an operator decides about the runtime, with every default in one place.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::cgroup::CgroupPath;
 
@@ -22,6 +23,8 @@ pub struct Config {
     pub network: Network,
     /// Where images come from.
     pub registry: Registry,
+    /// Exec, attach and port-forward sessions.
+    pub streaming: Streaming,
     /// Images that [garbage collection](https://kubernetes.io/docs/concepts/architecture/garbage-collection/) must keep.
     pub pinned_images: Vec<String>,
     /// What pods get that name no runtime handler.
@@ -110,6 +113,28 @@ pub enum Masquerade {
     Off,
 }
 
+/// The server of streamed sessions, to which the kubelet passes its clients' connections on.
+#[derive(Debug, Clone)]
+pub struct Streaming {
+    /// The address to listen on; port 0 lets the kernel choose. Default `127.0.0.1:0`: the kubelet is on the same machine.
+    pub listen: SocketAddr,
+    /// The host, or host and port, that URLs name instead of the address that is listened on.
+    pub advertise: Option<String>,
+    /// Serve over TLS.
+    pub tls: Option<StreamingTls>,
+    /// A session without a byte in either direction for so long is ended. Default 4 hours, as the kubelet's.
+    pub idle_timeout: Duration,
+}
+
+/// PEM files.
+#[derive(Debug, Clone)]
+pub struct StreamingTls {
+    /// The certificate, followed by those that lead to its root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 /// Registries and their access.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -149,6 +174,12 @@ impl Default for Config {
                 ],
                 docker_config: None,
                 max_concurrent_downloads: 4,
+            },
+            streaming: Streaming {
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                advertise: None,
+                tls: None,
+                idle_timeout: Duration::from_hours(4),
             },
             pinned_images: Vec::new(),
             pods: Pods::default(),

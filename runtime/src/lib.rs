@@ -23,6 +23,7 @@ mod records;
 mod recover;
 mod sandbox;
 pub mod security;
+mod stream;
 mod sys;
 
 use std::future::Future;
@@ -37,6 +38,8 @@ use podwright_netns::{LinkName, Network, NetworkConfig, NetworkError, Subnet, Ta
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::Config;
 use crate::error::Kind;
@@ -47,6 +50,7 @@ use crate::names::Names;
 use crate::node::Node;
 use crate::pause::{Event, Program};
 use crate::reclaim::Reclaim;
+use crate::stream::StreamServer;
 
 /// Cgroups of pods begin with this, and none that does belongs to anybody else.
 const CGROUP_PREFIX: &str = "podwright-";
@@ -95,6 +99,9 @@ pub enum RuntimeError {
     /// pause.
     #[error("cannot lay out the pause program")]
     Pause(#[from] pause::ProgramError),
+    /// The server of exec, attach and port-forward sessions.
+    #[error("cannot set up the streaming server")]
+    Streaming(#[from] podwright_stream::StreamError),
     /// The CRI socket.
     #[error("cannot serve the CRI socket")]
     Serve(#[source] tonic::transport::Error),
@@ -103,6 +110,7 @@ pub enum RuntimeError {
 /// A CRI runtime on this machine.
 pub struct Runtime {
     node: Arc<Node>,
+    streams: Arc<StreamServer>,
 }
 
 impl Runtime {
@@ -144,6 +152,7 @@ impl Runtime {
             members: std::sync::RwLock::default(),
             handlers: Handlers::new(&config),
             kernel: KernelFeatures::probe(),
+            kills: TaskTracker::new(),
             config,
         });
         let state_dir = node.config.state_dir.clone();
@@ -154,8 +163,9 @@ impl Runtime {
                 path: state_dir,
                 source,
             })?;
+        let streams = Arc::new(stream::bind(&node).await?);
         tokio::spawn(follow(Arc::downgrade(&node), happened));
-        Ok(Self { node })
+        Ok(Self { node, streams })
     }
 
     /// Serves CRI until `shutdown` comes. Pods go on running.
@@ -164,8 +174,10 @@ impl Runtime {
         listener: UnixListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), RuntimeError> {
-        let service = cri::Service::new(Arc::clone(&self.node));
-        let (end, mut ended) = tokio::sync::watch::channel(());
+        let service = cri::Service::new(Arc::clone(&self.node), Arc::clone(&self.streams));
+        let end = CancellationToken::new();
+        let sessions = self.serve_sessions(end.clone());
+        let ended = end.clone();
         let server = tonic::transport::Server::builder()
             .add_service(
                 RuntimeServiceServer::new(service.clone())
@@ -175,21 +187,33 @@ impl Runtime {
                 ImageServiceServer::new(service).max_decoding_message_size(LARGEST_REQUEST),
             )
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
-                // An error says that the sender is gone: the same.
-                let _ = ended.changed().await;
+                ended.cancelled().await;
             });
         tokio::pin!(server);
         tokio::select! {
             served = &mut server => return served.map_err(RuntimeError::Serve),
-            () = shutdown => drop(end),
+            () = shutdown => end.cancel(),
         }
-        match tokio::time::timeout(LAST_CALLS, server).await {
-            Ok(served) => served.map_err(RuntimeError::Serve),
+        let last = async { tokio::join!(server, sessions) };
+        match tokio::time::timeout(LAST_CALLS, last).await {
+            Ok((served, _)) => served.map_err(RuntimeError::Serve),
             Err(_) => {
                 tracing::info!("calls are still at work; leaving them");
                 Ok(())
             }
         }
+    }
+}
+
+impl Runtime {
+    /// Serves streamed sessions until `end`; commands whose clients go with it are killed then.
+    fn serve_sessions(&self, end: CancellationToken) -> AbortOnDropHandle<()> {
+        let (streams, kills) = (Arc::clone(&self.streams), self.node.kills.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            streams.serve(end.cancelled()).await;
+            kills.close();
+            kills.wait().await;
+        }))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use podwright_image::ImageStore;
 use podwright_netns::Network;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::cgroup::Hierarchy;
 use crate::config::Config;
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) container_names: Arc<Names<ContainerName, ContainerId>>,
     /// Which containers are whose, so that a pod's operations cost the same with 1,000 others. Guards the map alone.
     pub(crate) members: RwLock<BTreeMap<SandboxId, Vec<ContainerId>>>,
+    /// Commands that nobody waits for any more are being killed.
+    pub(crate) kills: TaskTracker,
 }
 
 impl Node {

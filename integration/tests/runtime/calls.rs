@@ -16,9 +16,6 @@ type Refusals = Vec<(&'static str, Option<Status>)>;
 
 async fn of_calls_to_come(client: &mut RuntimeServiceClient<Channel>) -> Refusals {
     refusals![client,
-        "Exec": exec(ExecRequest),
-        "Attach": attach(AttachRequest),
-        "PortForward": port_forward(PortForwardRequest),
         "PodSandboxStats": pod_sandbox_stats(PodSandboxStatsRequest),
         "ListPodSandboxStats": list_pod_sandbox_stats(ListPodSandboxStatsRequest),
         "StreamPodSandboxStats": stream_pod_sandbox_stats(StreamPodSandboxStatsRequest),
@@ -54,6 +51,9 @@ async fn of_calls_built(node: &Node) -> Refusals {
         "UpdateContainerResources": update_container_resources(UpdateContainerResourcesRequest),
         "ReopenContainerLog": reopen_container_log(ReopenContainerLogRequest),
         "ExecSync": exec_sync(ExecSyncRequest),
+        "Exec": exec(ExecRequest),
+        "Attach": attach(AttachRequest),
+        "PortForward": port_forward(PortForwardRequest),
         "ContainerStats": container_stats(ContainerStatsRequest),
         "ListContainerStats": list_container_stats(ListContainerStatsRequest),
         "StreamContainerStats": stream_container_stats(StreamContainerStatsRequest),

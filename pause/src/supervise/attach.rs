@@ -60,13 +60,7 @@ impl Supervisor {
         if container.terminal.is_some() && wanted.outputs.contains(&StreamName::Stderr) {
             return Err(refuse("stderr of a terminal", &id.0, libc::EINVAL));
         }
-        let stdin = match wanted.stdin {
-            StreamChoice::Asked => container
-                .writer_of_stdin()
-                .or_fault("dup", b"stdin")
-                .map_err(|fault| fault.at(Stage::Request))?,
-            StreamChoice::Absent => None,
-        };
+        let stdin = self.stdin_for(container, &wanted.stdin)?;
         let serial = container.serial;
         for (stream, socket) in wanted.outputs.into_iter().zip(sockets) {
             if let Err(fault) = self.add_sink(serial, stream, client, socket) {
@@ -74,12 +68,39 @@ impl Supervisor {
                 return Err(fault.at(Stage::Request));
             }
         }
+        let has_stdin = match stdin {
+            Some(_) => StreamChoice::Asked,
+            None => StreamChoice::Absent,
+        };
         self.attachments.push(Attachment {
             client,
             container: serial,
-            stdin: wanted.stdin,
+            stdin: has_stdin,
         });
         Ok(stdin)
+    }
+
+    /// What a new client writes to. Stdin that is open once is open for one client.
+    fn stdin_for(
+        &self,
+        container: &Container,
+        wanted: &StreamChoice,
+    ) -> Result<Option<OwnedFd>, Failure> {
+        let is_taken = self
+            .attachments
+            .iter()
+            .any(|other| other.container == container.serial && other.stdin == StreamChoice::Asked);
+        let is_once = container
+            .stdin
+            .as_ref()
+            .is_some_and(|stdin| stdin.lifetime == Stdin::Once);
+        if *wanted == StreamChoice::Absent || (is_once && is_taken) {
+            return Ok(None);
+        }
+        container
+            .writer_of_stdin()
+            .or_fault("dup", b"stdin")
+            .map_err(|fault| fault.at(Stage::Request))
     }
 
     fn add_sink(

@@ -9,7 +9,7 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
-use podwright_runtime::config::Config;
+use podwright_runtime::config::{Config, StreamingTls};
 
 pub(crate) use settings::Settings;
 pub(crate) use values::{LogFilter, LogFormat};
@@ -24,8 +24,16 @@ pub(crate) const DEFAULT_TEXT: &str = include_str!("../../podwright.toml");
 #[derive(Debug, Default)]
 pub(crate) struct Daemon {
     pub(crate) runtime: Config,
+    pub(crate) streaming_tls: TlsFiles,
     pub(crate) log_level: LogFilter,
     pub(crate) log_format: LogFormat,
+}
+
+/// The certificate of streamed sessions, until it is known that it has a key.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// Why there is no valid configuration.
@@ -47,6 +55,13 @@ pub(crate) enum ConfigError {
         "the state directory {state} and the run directory {run} must not lie in one another: one is durable, the other is emptied at boot"
     )]
     NestedDirectories { state: PathBuf, run: PathBuf },
+    #[error(
+        "streaming.{given} is set and streaming.{missing} is not: TLS needs both the certificate and its key"
+    )]
+    HalfOfTls {
+        given: &'static str,
+        missing: &'static str,
+    },
 }
 
 /// Reads `file`, or the default file when it exists, and puts the flags on top.
@@ -119,7 +134,18 @@ fn combine(file: Settings, flags: Settings) -> Result<Daemon, ConfigError> {
     {
         *socket = run_dir.join(name);
     }
+    daemon.runtime.streaming.tls = tls(std::mem::take(&mut daemon.streaming_tls))?;
     Ok(daemon)
+}
+
+fn tls(files: TlsFiles) -> Result<Option<StreamingTls>, ConfigError> {
+    let half = |given, missing| Err(ConfigError::HalfOfTls { given, missing });
+    match (files.certificate, files.key) {
+        (Some(certificate), Some(key)) => Ok(Some(StreamingTls { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => half("tls_certificate", "tls_key"),
+        (None, Some(_)) => half("tls_key", "tls_certificate"),
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +260,16 @@ mod tests {
             ),
             ("[log]\nlevel = \"loud\"", "p.toml:2:9: ", "no log level"),
             (
+                "[streaming]\nlisten = \"localhost\"",
+                "p.toml:2:10: ",
+                "socket address",
+            ),
+            (
+                "[streaming]\nidle_timeout = 0",
+                "p.toml:2:16: ",
+                "out of range",
+            ),
+            (
                 "[log]\nformat = \"xml\"",
                 "p.toml:2:10: ",
                 "expected `text` or `json`",
@@ -286,6 +322,28 @@ mod tests {
             let refusal = refusal(&format!("[paths]\nstate = \"{state}\"\nrun = \"{run}\""));
             assert!(refusal.contains("must not lie in one another"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn tls_needs_a_certificate_and_its_key() {
+        let certificate = "[streaming]\ntls_certificate = \"/tls/cert.pem\"\n";
+        for (text, missing) in [
+            (certificate, "streaming.tls_key is not"),
+            (
+                "[streaming]\ntls_key = \"/tls/key.pem\"",
+                "streaming.tls_certificate is not",
+            ),
+        ] {
+            assert!(refusal(text).contains(missing), "{}", refusal(text));
+        }
+        let mut flags = Settings::default();
+        flags.streaming.tls_key = Some("/tls/key.pem".parse().unwrap());
+        let daemon = combine(parse(Path::new("p.toml"), certificate).unwrap(), flags).unwrap();
+        let tls = daemon.runtime.streaming.tls.unwrap();
+        assert_eq!(
+            (tls.certificate, tls.key),
+            ("/tls/cert.pem".into(), "/tls/key.pem".into())
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The keys of the configuration file, which are also the flags of `podwright runtime`.
 
+use std::net::SocketAddr;
+
 use podwright_image::Reference;
 use podwright_netns::{LinkName, TableName};
 use podwright_runtime::cgroup::CgroupPath;
@@ -9,7 +11,8 @@ use serde::Deserialize;
 use super::Daemon;
 use super::handlers::{Handlers, Pods};
 use super::values::{
-    AbsolutePath, Downloads, LogFilter, LogFormat, Mtu, SocketPath, Subnets, from_text, from_texts,
+    AbsolutePath, Authority, Downloads, IdleTimeout, LogFilter, LogFormat, Mtu, SocketPath,
+    Subnets, from_text, from_texts,
 };
 
 /// What an operator set, in the file or by flags; what is absent keeps its earlier value.
@@ -20,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) paths: Paths,
     #[command(flatten)]
     pub(crate) server: Server,
+    #[command(flatten)]
+    pub(crate) streaming: Streaming,
     #[command(flatten)]
     pub(crate) log: Log,
     #[command(flatten)]
@@ -59,6 +64,31 @@ pub(crate) struct Server {
     #[arg(long, value_name = "PATH")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) socket: Option<SocketPath>,
+}
+
+/// `[streaming]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Streaming {
+    /// Address that exec, attach and port-forward sessions come to; port 0 lets the kernel choose
+    #[arg(long = "streaming-listen", value_name = "ADDRESS:PORT")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Host, or host and port, that their URLs name [default: the address that is listened on]
+    #[arg(long = "streaming-advertise", value_name = "HOST[:PORT]")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) advertise: Option<Authority>,
+    /// PEM file with the certificate to serve them over TLS
+    #[arg(long = "streaming-tls-certificate", value_name = "FILE")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) tls_certificate: Option<AbsolutePath>,
+    /// PEM file with the certificate's private key
+    #[arg(long = "streaming-tls-key", value_name = "FILE")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) tls_key: Option<AbsolutePath>,
+    /// A session without a byte in either direction for so long is ended
+    #[arg(long = "streaming-idle-timeout", value_name = "SECONDS")]
+    pub(crate) idle_timeout: Option<IdleTimeout>,
 }
 
 /// `[log]`
@@ -144,6 +174,7 @@ impl Settings {
         let Self {
             paths,
             server,
+            streaming,
             log,
             network,
             cgroup,
@@ -167,11 +198,38 @@ impl Settings {
                 .map(|pinned| pinned.iter().map(Reference::to_string).collect()),
         );
         pods.apply(&mut config.pods);
+        streaming.apply(daemon);
+        let config = &mut daemon.runtime;
         network.apply(&mut config.network);
         registry.apply(&mut config.registry);
         set(&mut daemon.log_level, log.level);
         set(&mut daemon.log_format, log.format);
         handlers
+    }
+}
+
+impl Streaming {
+    fn apply(self, daemon: &mut Daemon) {
+        let streaming = &mut daemon.runtime.streaming;
+        set(&mut streaming.listen, self.listen);
+        set(
+            &mut streaming.advertise,
+            self.advertise.map(|authority| Some(authority.into_text())),
+        );
+        set(
+            &mut streaming.idle_timeout,
+            self.idle_timeout.map(IdleTimeout::duration),
+        );
+        // The file may name one of the two and a flag the other.
+        let files = &mut daemon.streaming_tls;
+        set(
+            &mut files.certificate,
+            self.tls_certificate.map(|file| Some(file.into_path())),
+        );
+        set(
+            &mut files.key,
+            self.tls_key.map(|file| Some(file.into_path())),
+        );
     }
 }
 

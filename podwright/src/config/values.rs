@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use podwright_netns::{Subnet, SubnetError};
 use serde::Deserialize;
@@ -48,6 +49,12 @@ pub(crate) enum ValueError {
         "{name:?} is no name of a runtime handler: up to 63 lower-case letters, digits and inner hyphens are (RFC 1123)"
     )]
     HandlerName { name: String },
+    #[error(
+        "{text:?} is no host, or host and port, as URLs have them: node.example:10010, [fd00::1]"
+    )]
+    Authority { text: String },
+    #[error("an idle timeout of {seconds} s is out of range: 1 to {MAX_IDLE} (a week)")]
+    IdleTimeout { seconds: u32 },
     #[error("{count} concurrent downloads is out of range: 1 to {MAX_DOWNLOADS}")]
     Downloads { count: usize },
 }
@@ -57,6 +64,9 @@ const MAX_SOCKET_PATH: usize = 107;
 const MIN_MTU: u32 = 1280;
 const MAX_MTU: u32 = 65_535;
 const MAX_DOWNLOADS: usize = 64;
+const MAX_IDLE: u32 = 7 * 24 * 60 * 60;
+/// The longest domain name (RFC 1035), and a port.
+const MAX_AUTHORITY: usize = 260;
 
 /// Takes a key's value from text by the same rules as its flag.
 pub(crate) fn from_text<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
@@ -257,6 +267,63 @@ impl FromStr for Downloads {
     }
 }
 
+/// A host, or a host and a port, as a URL has it (RFC 3986).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Authority(String);
+
+impl Authority {
+    pub(crate) fn into_text(self) -> String {
+        self.0
+    }
+}
+
+impl FromStr for Authority {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+        if text.is_empty() || text.len() > MAX_AUTHORITY || !text.chars().all(is_plain) {
+            return Err(ValueError::Authority {
+                text: text.chars().take(MAX_AUTHORITY).collect(),
+            });
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// How long a streamed session may be idle, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub(crate) struct IdleTimeout(u32);
+
+impl IdleTimeout {
+    pub(crate) fn duration(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+}
+
+impl TryFrom<u32> for IdleTimeout {
+    type Error = ValueError;
+
+    fn try_from(seconds: u32) -> Result<Self, ValueError> {
+        if !(1..=MAX_IDLE).contains(&seconds) {
+            return Err(ValueError::IdleTimeout { seconds });
+        }
+        Ok(Self(seconds))
+    }
+}
+
+impl FromStr for IdleTimeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seconds: u32 = text
+            .parse()
+            .map_err(|e| format!("{text:?} is no number of seconds: {e}"))?;
+        seconds.try_into().map_err(|e: ValueError| e.to_string())
+    }
+}
+
 /// A level, or tracing-subscriber's directives: `info,podwright_netns=trace`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogFilter(String);
@@ -357,6 +424,22 @@ mod tests {
             assert_eq!(text.parse::<Subnets>().is_ok(), accepted, "{text}");
         }
         assert_eq!(Subnets::try_from(Vec::new()), Err(ValueError::NoSubnets));
+    }
+
+    #[test]
+    fn authorities_are_those_of_urls() {
+        for text in [
+            "node",
+            "node.example:10010",
+            "10.0.0.1",
+            "[fd00::1]:80",
+            "fd00::1",
+        ] {
+            assert_eq!(text.parse::<Authority>().unwrap().into_text(), text);
+        }
+        for text in ["", "http://node", "node/", "a b", "user@node"] {
+            assert!(text.parse::<Authority>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

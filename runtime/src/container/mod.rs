@@ -1,6 +1,7 @@
 //! Containers: their life from creation to removal, and what can be done to them meanwhile.
 
 mod create;
+mod exec;
 mod exec_sync;
 mod exit;
 mod log;
@@ -12,6 +13,7 @@ mod update;
 mod view;
 
 pub(crate) use create::{create, recorded_image};
+pub(crate) use exec::{ExecStdio, Running, start_exec};
 pub(crate) use exec_sync::exec_sync;
 pub(crate) use exit::{exited, lost};
 pub(crate) use log::reopen_log;
@@ -35,6 +37,7 @@ use podwright_pause::plan::LaunchPlan;
 use tokio::sync::watch;
 
 use crate::cgroup::Cgroup;
+use crate::error::CallError;
 use crate::ids::{ContainerId, SandboxId};
 use crate::records::{ContainerRecord, ExitRecord, StartedRecord};
 use crate::sandbox::Sandbox;
@@ -152,6 +155,18 @@ impl Container {
 
     pub(crate) fn is_running(&self) -> bool {
         matches!(*self.state.borrow(), State::Running { .. })
+    }
+
+    /// An error names what could not be done for it does not run.
+    pub(crate) fn require_running(&self, what: &str) -> Result<(), CallError> {
+        if self.is_running() {
+            return Ok(());
+        }
+        let why = format!(
+            "cannot {what} in the container {}: it is not running",
+            self.id
+        );
+        Err(CallError::state(why))
     }
 
     /// Waits until it has ended.

@@ -13,16 +13,18 @@ use tonic::{Response, Status};
 
 use crate::error::CallError;
 use crate::node::Node;
+use crate::stream::StreamServer;
 
 /// Both CRI services.
 #[derive(Clone)]
 pub(crate) struct Service {
     node: Arc<Node>,
+    streams: Arc<StreamServer>,
 }
 
 impl Service {
-    pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    pub(crate) fn new(node: Arc<Node>, streams: Arc<StreamServer>) -> Self {
+        Self { node, streams }
     }
 }
 

@@ -7,7 +7,7 @@ use podwright_cri_api::v1::*;
 use tonic::{Request, Response};
 
 use super::{Answer, Service, Streamed, answer, chunks, node_status, unbroken, unimplemented};
-use crate::{container, sandbox};
+use crate::{container, sandbox, stream};
 
 #[tonic::async_trait]
 impl RuntimeService for Service {
@@ -240,16 +240,22 @@ impl RuntimeService for Service {
         }))
     }
 
-    async fn exec(&self, _: Request<ExecRequest>) -> Answer<ExecResponse> {
-        unimplemented("Exec")
+    async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
+        let url = stream::exec(&self.node, &self.streams, request.into_inner());
+        answer(url.map(|url| ExecResponse { url }))
     }
 
-    async fn attach(&self, _: Request<AttachRequest>) -> Answer<AttachResponse> {
-        unimplemented("Attach")
+    async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
+        let url = stream::attach(&self.node, &self.streams, request.get_ref());
+        answer(url.map(|url| AttachResponse { url }))
     }
 
-    async fn port_forward(&self, _: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
-        unimplemented("PortForward")
+    async fn port_forward(
+        &self,
+        request: Request<PortForwardRequest>,
+    ) -> Answer<PortForwardResponse> {
+        let url = stream::port_forward(&self.node, &self.streams, request.get_ref());
+        answer(url.map(|url| PortForwardResponse { url }))
     }
 
     async fn pod_sandbox_stats(

@@ -24,7 +24,7 @@ use crate::ids::{ContainerId, SandboxId};
 use crate::sys;
 
 /// How long pause may take for what it does at once. A pause that is frozen or starved makes its own pod slow, and no other.
-const PROMPT: Duration = Duration::from_secs(10);
+pub(super) const PROMPT: Duration = Duration::from_secs(10);
 
 /// How long a pause that is found at start may take for its first answer before the start goes on without it.
 const AWAKE: Duration = Duration::from_secs(1);
@@ -52,9 +52,11 @@ type Reply = (Answer, Vec<OwnedFd>);
 
 /// Who waits for what. Guards only the maps: never held across a system call or an await.
 #[derive(Default)]
-struct Waiting {
+pub(super) struct Waiting {
     requests: HashMap<RequestId, oneshot::Sender<Reply>>,
     execs: HashMap<u64, oneshot::Sender<Exit>>,
+    /// Attached clients, to be told that pause has dropped them.
+    pub(super) clients: HashMap<u64, oneshot::Sender<()>>,
     closed: bool,
 }
 
@@ -64,7 +66,7 @@ pub(crate) struct Pause {
     /// Told with the answer to the greeting.
     pid: OnceLock<u32>,
     socket: AsyncFd<OwnedFd>,
-    numbers: AtomicU64,
+    pub(super) numbers: AtomicU64,
     waiting: Mutex<Waiting>,
 }
 
@@ -228,15 +230,20 @@ impl Pause {
         }
     }
 
-    /// Starts a process in a container, with `streams` as its 0, 1 and 2; its number and coming end.
+    /// Starts a process in a container: its number and coming end. `streams` are its 0, 1 and 2, unless its plan gives it a
+    /// terminal.
     pub(crate) async fn exec(
         &self,
         container: &ContainerId,
         plan: &LaunchPlan,
-        streams: [BorrowedFd<'_>; 3],
+        streams: &[BorrowedFd<'_>],
     ) -> Result<Exec, PauseError> {
         let (plan, memfd) = carry(plan)?;
-        let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain(streams).collect();
+        let descriptors: Vec<_> = memfd
+            .iter()
+            .map(AsFd::as_fd)
+            .chain(streams.iter().copied())
+            .collect();
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (ended, end) = oneshot::channel();
         self.waiting().execs.insert(number, ended);
@@ -246,7 +253,11 @@ impl Pause {
             plan,
         };
         match self.request("Exec", LAUNCH, request, &descriptors).await {
-            Ok((Answer::Launched { .. }, _)) => Ok(Exec { number, end }),
+            Ok((Answer::Launched { .. }, descriptors)) => Ok(Exec {
+                number,
+                end,
+                terminal: descriptors.into_iter().next(),
+            }),
             other => {
                 self.waiting().execs.remove(&number);
                 Err(other
@@ -322,7 +333,7 @@ impl Pause {
         }
     }
 
-    async fn done(
+    pub(super) async fn done(
         &self,
         name: &'static str,
         request: Request,
@@ -334,7 +345,7 @@ impl Pause {
         }
     }
 
-    async fn request(
+    pub(super) async fn request(
         &self,
         name: &'static str,
         deadline: Duration,
@@ -365,7 +376,7 @@ impl Pause {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    pub(super) fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -386,6 +397,7 @@ impl Pause {
         // Dropping the senders tells everybody who waits.
         waiting.requests.clear();
         waiting.execs.clear();
+        waiting.clients.clear();
         drop(waiting);
         // The receiver is gone only when the daemon ends.
         let _ = events.send(Event::Closed {
@@ -425,6 +437,11 @@ impl Pause {
                     exit,
                 });
             }
+            Answer::Dropped { client } => {
+                let client = self.waiting().clients.remove(&client);
+                // Nobody waits for a client that is going.
+                let _ = client.map(|client| client.send(()));
+            }
             answer => {
                 if let Answer::Hello { pid, .. } = &answer {
                     self.pid.get_or_init(|| *pid);
@@ -443,6 +460,8 @@ pub(crate) struct Exec {
     pub(crate) number: u64,
     /// Comes when it ends; an error when pause ends first.
     pub(crate) end: oneshot::Receiver<Exit>,
+    /// Its terminal's master, if its plan gives it one.
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 async fn kill_and_reap(mut child: Child) {

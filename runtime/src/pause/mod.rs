@@ -4,7 +4,10 @@ mod connection;
 mod error;
 mod program;
 mod socket;
+mod streams;
 mod transport;
 
 pub(crate) use connection::{Event, Exec, Greeting, Made, Pause};
+pub(crate) use error::PauseError;
 pub(crate) use program::{Program, ProgramError};
+pub(crate) use streams::{Client, ClientStreams, Left};

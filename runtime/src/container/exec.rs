@@ -1,0 +1,170 @@
+//! A command in a running container, for ExecSync and for streamed sessions. Whoever has it waits for it; when nobody does
+//! any more, the command is killed with all that it started.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use podwright_pause::plan::{LaunchPlan, Stdio, Step};
+use podwright_pause::protocol::{Exit, Target};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use super::Container;
+use crate::cgroup::ExecGroup;
+use crate::error::{CallError, Context, Kind, chain};
+use crate::node::Node;
+use crate::pause::{Exec, Pause};
+use crate::plan::exec_plan;
+
+/// How long killed processes may take to be gone.
+const KILLED: Duration = Duration::from_secs(5);
+
+/// What a command's standard streams are.
+pub(crate) enum ExecStdio {
+    /// These descriptors are its 0, 1 and 2.
+    Given([OwnedFd; 3]),
+    /// A terminal of its own.
+    Terminal,
+}
+
+/// Starts a command; with a terminal, gives the terminal's master too.
+pub(crate) async fn start_exec(
+    node: &Arc<Node>,
+    container: &Arc<Container>,
+    command: Vec<String>,
+    stdio: ExecStdio,
+) -> Result<(Running, Option<OwnedFd>), CallError> {
+    container.require_running("execute a command")?;
+    let pause = container.sandbox.require_ready("execute a command")?;
+    // Begun to the end even when the client goes away meanwhile; what has begun is then killed by its guard.
+    let begun = tokio::spawn(begin(
+        Arc::clone(node),
+        Arc::clone(container),
+        pause,
+        command,
+        stdio,
+    ));
+    begun.await.internal(|| failed(container))?
+}
+
+/// What goes wrong with a command.
+pub(crate) fn failed(container: &Container) -> String {
+    format!("cannot execute a command in the container {}", container.id)
+}
+
+async fn begin(
+    node: Arc<Node>,
+    container: Arc<Container>,
+    pause: Arc<Pause>,
+    command: Vec<String>,
+    stdio: ExecStdio,
+) -> Result<(Running, Option<OwnedFd>), CallError> {
+    let group = container
+        .cgroup
+        .exec_group()
+        .internal(|| failed(&container))?;
+    let mut plan = exec_plan(
+        &container.compile(&node)?.plan,
+        &command,
+        &group.procs_files(),
+    );
+    let streams: Vec<BorrowedFd<'_>> = match &stdio {
+        ExecStdio::Given(streams) => streams.iter().map(AsFd::as_fd).collect(),
+        ExecStdio::Terminal => {
+            take_terminal(&mut plan);
+            Vec::new()
+        }
+    };
+    let exec = pause.exec(&container.id, &plan, &streams).await;
+    let Exec {
+        number,
+        end,
+        terminal,
+    } = exec.map_err(|error| {
+        let kind = match error.errno() {
+            Some(libc::ESRCH) => Kind::FailedPrecondition,
+            errno => super::start::launch_failure(errno),
+        };
+        CallError::caused(kind, failed(&container), error)
+    })?;
+    let running = Running {
+        container,
+        pause,
+        number,
+        group: Some(group),
+        end,
+        kills: node.kills.clone(),
+    };
+    Ok((running, terminal))
+}
+
+/// Makes it the plan of a command with a terminal. Its size comes from the client, later.
+fn take_terminal(plan: &mut LaunchPlan) {
+    plan.stdio = Stdio::Terminal;
+    plan.steps = vec![Step::Terminal {
+        rows: 0,
+        columns: 0,
+    }];
+    let env = &mut plan.process.env;
+    if !env.iter().any(|variable| variable.0.starts_with(b"TERM=")) {
+        env.push("TERM=xterm".into());
+    }
+}
+
+/// A command that is killed when nobody waits for it any more: its client's deadline has passed, or the client is gone.
+pub(crate) struct Running {
+    container: Arc<Container>,
+    pause: Arc<Pause>,
+    number: u64,
+    /// Taken when the command has ended or is being killed.
+    group: Option<ExecGroup>,
+    end: oneshot::Receiver<Exit>,
+    kills: TaskTracker,
+}
+
+impl Running {
+    /// Waits for its end; none when the pod ends with it. What it leaves behind is its container's from then on.
+    pub(crate) async fn ended(&mut self) -> Option<Exit> {
+        let exit = (&mut self.end).await.ok();
+        drop(self.group.take());
+        exit
+    }
+
+    /// For signals and the terminal's size.
+    pub(crate) fn target(&self) -> (&Arc<Pause>, Target) {
+        (&self.pause, Target::Exec { exec: self.number })
+    }
+
+    /// Kills the command and all that it started.
+    pub(crate) fn kill(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        let group = self.group.take();
+        let (container, pause, number) = (
+            Arc::clone(&self.container),
+            Arc::clone(&self.pause),
+            self.number,
+        );
+        async move {
+            let Some(group) = group else { return };
+            let killed = tokio::task::spawn_blocking(move || group.kill(KILLED)).await;
+            if let Ok(Err(error)) = killed {
+                tracing::warn!(container = %container.id, error = %chain(&error), "a command that nobody waits for is not wholly killed");
+            }
+            if let Err(error) = pause
+                .signal(Target::Exec { exec: number }, libc::SIGKILL)
+                .await
+            {
+                tracing::debug!(container = %container.id, error = %chain(&error), "the command had ended");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.group.is_some() {
+            let kill = self.kill();
+            self.kills.spawn(kill);
+        }
+    }
+}
