@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use podwright_cri_api::v1::{
-    ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, PortMapping, Protocol,
+    ContainerConfig, ContainerMetadata, IdMapping, ImageSpec, Int64Value, KeyValue,
+    LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption,
+    PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, UserNamespace,
 };
 
 use crate::images::BUSYBOX;
@@ -81,6 +81,12 @@ impl PodSpec {
         self
     }
 
+    /// Gives it a user namespace that maps ids as told.
+    pub fn user_namespace(mut self, mapping: IdMapping) -> Self {
+        self.namespaces().userns_options = Some(user_namespace(mapping));
+        self
+    }
+
     /// Maps a TCP port of the host.
     pub fn port(mut self, container_port: i32, host_port: i32) -> Self {
         self.config.port_mappings.push(PortMapping {
@@ -110,6 +116,14 @@ impl PodSpec {
             .sysctls
             .insert(key.to_owned(), value.to_owned());
         self
+    }
+}
+
+fn user_namespace(mapping: IdMapping) -> UserNamespace {
+    UserNamespace {
+        mode: NamespaceMode::Pod.into(),
+        uids: vec![mapping],
+        gids: vec![mapping],
     }
 }
 
@@ -194,6 +208,39 @@ impl ContainerSpec {
             ..Mount::default()
         });
         self
+    }
+
+    /// Mounts a path of the host, writable, with its files' owners mapped.
+    pub fn mapped_mount(
+        mut self,
+        host_path: &str,
+        container_path: &str,
+        mapping: IdMapping,
+    ) -> Self {
+        self.config.mounts.push(Mount {
+            host_path: host_path.to_owned(),
+            container_path: container_path.to_owned(),
+            uid_mappings: vec![mapping],
+            gid_mappings: vec![mapping],
+            ..Mount::default()
+        });
+        self
+    }
+
+    /// Says which user namespace its pod has.
+    pub fn user_namespace(self, mapping: IdMapping) -> Self {
+        self.with_security(|security| {
+            let options = security.namespace_options.get_or_insert_default();
+            options.userns_options = Some(user_namespace(mapping));
+        })
+    }
+
+    /// May use these capabilities too.
+    pub fn capabilities(self, add: &[&str]) -> Self {
+        self.with_security(|security| {
+            let capabilities = security.capabilities.get_or_insert_default();
+            capabilities.add_capabilities = add.iter().map(ToString::to_string).collect();
+        })
     }
 
     /// Runs as this user.

@@ -96,6 +96,8 @@ wire_enum! {
             target: Bytes,
             /// Made when it is missing, as the source's kind asks.
             create: Create,
+            /// Whom its files belong to.
+            owners: Owners,
         },
         /// Makes a directory and its missing parents; none of it is an error when it is there.
         5 => Mkdir {
@@ -108,7 +110,8 @@ wire_enum! {
             /// Group of what is made.
             gid: u32,
         },
-        /// Makes a device node; a node of the same kind and number that is there is kept.
+        /// Makes a device node; a node of the same kind and number that is there is kept. In a user namespace, where
+        /// mknod(2) is not allowed, only on the tmpfs at /dev, which is then made before it is entered.
         6 => Device {
             /// Inside path.
             path: Bytes,
@@ -118,9 +121,9 @@ wire_enum! {
             major: u32,
             /// Minor number.
             minor: u32,
-            /// Owner.
+            /// Owner, as the host counts.
             uid: u32,
-            /// Group.
+            /// Group, as the host counts.
             gid: u32,
         },
         /// Makes a symbolic link; one that is there with the same text is kept.
@@ -180,6 +183,17 @@ wire_enum! {
         },
         /// The pod's /dev/shm, which pause holds.
         2 => PodShm,
+    }
+}
+
+wire_enum! {
+    /// Whom the files of a bind belong to, as the container sees it.
+    Owners {
+        /// To those who own them on the host: ids that the pod's user namespace does not map are nobody's.
+        1 => OfHost,
+        /// To the ids of the pod's user namespace: the file that id 0 owns on the disk belongs to the container's root
+        /// (an idmapped mount, mount_setattr(2)).
+        2 => OfPod,
     }
 }
 

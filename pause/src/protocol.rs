@@ -7,6 +7,7 @@
 //! The first message on a connection is [`Request::Hello`]. A daemon speaks the lower of both versions; tags and field
 //! orders of a released version never change, so a newer daemon can serve pods that an older one made.
 
+use crate::mapping::IdMappings;
 use crate::wire::{Bytes, DecodeError, Reader, Wire};
 use crate::{wire_enum, wire_struct};
 
@@ -191,6 +192,9 @@ wire_struct! {
         shm_size: u64,
         /// Whether the pod's containers share a PID namespace, which then gets an init.
         pid_namespace: PodPid,
+        /// The pod's user namespace, which then owns all of the pod's other ones, and which its containers join; none is
+        /// the host's.
+        user_namespace: Option<IdMappings>,
     }
 }
 

@@ -16,5 +16,10 @@ wire_enum! {
             /// Why.
             failure: Failure,
         },
+        /// The plan goes on in another process, whose pidfd comes with this; this one ends.
+        4 => HandedOver {
+            /// Its process id in pause's PID namespace.
+            pid: u32,
+        },
     }
 }

@@ -1,5 +1,7 @@
 //! What this kernel offers beyond what the runtime needs, found out once at the start.
 
+use crate::user_namespaces::UserNamespaceSupport;
+
 /// Features that clients are told of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KernelFeatures {
@@ -11,15 +13,10 @@ pub(crate) struct KernelFeatures {
 
 impl KernelFeatures {
     /// Asks the kernel.
-    pub(crate) fn probe() -> Self {
+    pub(crate) fn probe(user_namespaces: &UserNamespaceSupport) -> Self {
         Self {
             recursive_read_only_mounts: crate::sys::has_mount_setattr(),
-            user_namespaces: user_namespaces(),
+            user_namespaces: user_namespaces.is_there(),
         }
     }
-}
-
-/// Whether pods can have user namespaces: not yet.
-fn user_namespaces() -> bool {
-    false
 }

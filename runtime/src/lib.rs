@@ -25,6 +25,7 @@ mod sandbox;
 pub mod security;
 mod stream;
 mod sys;
+mod user_namespaces;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ use crate::node::Node;
 use crate::pause::{Event, Program};
 use crate::reclaim::Reclaim;
 use crate::stream::StreamServer;
+use crate::user_namespaces::UserNamespaceSupport;
 
 /// Cgroups of pods begin with this, and none that does belongs to anybody else.
 const CGROUP_PREFIX: &str = "podwright-";
@@ -135,8 +137,12 @@ impl Runtime {
             source,
         })?;
         let (events, happened) = mpsc::unbounded_channel();
+        let images = ImageStore::open(image_config(&config)).await?;
+        let user_namespaces = UserNamespaceSupport::probe(images.layers_root());
         let node = Arc::new(Node {
-            images: ImageStore::open(image_config(&config)).await?,
+            kernel: KernelFeatures::probe(&user_namespaces),
+            user_namespaces,
+            images,
             network: Network::open(network_config(&config)?)?,
             cgroups: cgroup::Hierarchy::detect()?,
             program,
@@ -151,7 +157,6 @@ impl Runtime {
             container_names: Names::new(),
             members: std::sync::RwLock::default(),
             handlers: Handlers::new(&config),
-            kernel: KernelFeatures::probe(),
             kills: TaskTracker::new(),
             config,
         });

@@ -22,6 +22,7 @@ use crate::sandbox::{PodName, Sandbox};
 use crate::security::capabilities::CapabilitySet;
 use crate::security::oom::OomScoreRange;
 use crate::security::seccomp::ProgramCache;
+use crate::user_namespaces::UserNamespaceSupport;
 
 /// The daemon's parts and objects, shared by all calls.
 pub(crate) struct Node {
@@ -35,6 +36,7 @@ pub(crate) struct Node {
     pub(crate) seccomp: ProgramCache,
     pub(crate) capabilities: CapabilitySet,
     pub(crate) oom_scores: OomScoreRange,
+    pub(crate) user_namespaces: UserNamespaceSupport,
     pub(crate) reclaim: Reclaim,
     /// Where pauses tell what happens.
     pub(crate) events: mpsc::UnboundedSender<Event>,

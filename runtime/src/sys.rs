@@ -92,6 +92,100 @@ pub(crate) fn has_mount_setattr() -> bool {
     check(result).is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
 }
 
+/// What of a tree of mounts is meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MountDepth {
+    /// The mount that a path is on.
+    This,
+    /// Those below it too.
+    Tree,
+}
+
+/// Makes an idmapped mount of `path` that nobody sees, and drops it (mount_setattr(2)). EINVAL: the file system has none.
+pub(crate) fn try_idmapped_mount(
+    path: &Path,
+    user_namespace: BorrowedFd<'_>,
+    depth: MountDepth,
+) -> io::Result<()> {
+    let recursive = match depth {
+        MountDepth::This => 0,
+        MountDepth::Tree => libc::AT_RECURSIVE,
+    };
+    let path = c_string(path.as_os_str().as_bytes())?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursive.unsigned_abs();
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    let copy =
+        owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd().unsigned_abs().into(),
+    };
+    // SAFETY: the empty path is NUL-terminated, `attributes` is a whole `struct mount_attr` of the length given; both outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            copy.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recursive,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(|_| ())
+}
+
+/// A user namespace that no process is in, to try idmapped mounts with. What it maps does not matter.
+pub(crate) fn user_namespace() -> io::Result<OwnedFd> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: all-zero is a valid `struct clone_args`: plain numbers.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (libc::CLONE_NEWUSER | libc::CLONE_PIDFD) as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child has a copy of all memory. Other threads may have held locks when it was taken, so the
+    // child makes nothing but system calls, which are async-signal-safe (fork(2)). The kernel writes `pidfd` before it returns.
+    let pid = check(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<libc::clone_args>(),
+        )
+    })?;
+    if pid == 0 {
+        // SAFETY: neither call takes pointers. The process ends when its parent kills it, or dies.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+            loop {
+                libc::pause();
+            }
+        }
+    }
+    let pidfd = owned(pidfd.into())?;
+    let namespace = (|| {
+        for file in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{pid}/{file}"), "0 65536 1\n")?;
+        }
+        std::fs::File::open(format!("/proc/{pid}/ns/user"))
+    })();
+    // SAFETY: a null siginfo asks for the one that kill(2) would send; P_PIDFD takes the descriptor's number, and the answer is
+    // not asked for.
+    unsafe {
+        let null = std::ptr::null_mut::<libc::siginfo_t>();
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            null,
+            0,
+        );
+        let number = pidfd.as_raw_fd().unsigned_abs();
+        libc::waitid(libc::P_PIDFD, number, null, libc::WEXITED);
+    }
+    namespace.map(OwnedFd::from)
+}
+
 /// Removes a file by its name in a directory.
 pub(crate) fn unlink_at(directory: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let name = c_string(name.as_bytes())?;

@@ -18,3 +18,4 @@ mod logs;
 mod network;
 mod tls;
 mod tools;
+mod user_namespaces;

@@ -3,32 +3,28 @@
 use super::Entrance;
 use crate::fault::{Fault, OrFault};
 use crate::procfs;
-use crate::sys::{file, process};
+use crate::report::Report;
+use crate::sandbox::{UserNamespace, become_root};
+use crate::sys::process::Forked;
+use crate::sys::{file, process, socket};
 use podwright_pause::plan::{LaunchPlan, Process};
-use std::os::fd::{AsFd, OwnedFd};
+use podwright_pause::wire::Wire;
+use std::io::{PipeReader, PipeWriter, pipe};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Joins cgroups and namespaces. Gives the host's `/proc/thread-self/attr` when the process asks for labels: it must be
-/// opened before the container's mounts can come between.
-pub(super) fn settle(plan: &LaunchPlan, entrance: &Entrance<'_>) -> Result<Option<OwnedFd>, Fault> {
+/// The namespaces that the child makes after it has joined its cgroups and, if it does, the pod's user namespace, which
+/// then owns them.
+const LATE: u64 = (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u64;
+
+/// Joins cgroups.
+pub(super) fn settle(plan: &LaunchPlan) -> Result<(), Fault> {
     for procs in &plan.cgroup_procs {
         join_cgroup(&procs.0)?;
     }
-    if let Some(score) = plan.oom_score_adj {
-        procfs::set_own_oom_score(score)?;
+    match plan.oom_score_adj {
+        Some(score) => procfs::set_own_oom_score(score),
+        None => Ok(()),
     }
-    let labels = open_labels(&plan.process)?;
-    if plan.new_namespaces & libc::CLONE_NEWCGROUP as u64 != 0 {
-        process::unshare(libc::CLONE_NEWCGROUP).or_fault("unshare", b"cgroup")?;
-    }
-    if let Entrance::Joined { container } = entrance {
-        let kinds = libc::CLONE_NEWNS
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWCGROUP;
-        process::enter_namespaces(container.as_fd(), kinds).or_fault("setns", b"")?;
-    }
-    Ok(labels)
 }
 
 /// Writes this process into a `cgroup.procs` file.
@@ -37,7 +33,88 @@ pub(crate) fn join_cgroup(procs: &[u8]) -> Result<(), Fault> {
     file::write_value(file.as_fd(), b"0").or_fault("write", procs)
 }
 
-fn open_labels(process: &Process) -> Result<Option<OwnedFd>, Fault> {
+/// The kinds that clone3(2) makes for the child, not the child itself.
+pub(crate) fn namespaces_at_fork(plan: &LaunchPlan, user_namespace: Option<&UserNamespace>) -> u64 {
+    match user_namespace {
+        Some(_) => 0,
+        None => plan.new_namespaces & !(libc::CLONE_NEWCGROUP as u64),
+    }
+}
+
+/// Makes the cgroup namespace of a container, or enters all that a running one has.
+pub(super) fn enter(
+    plan: &LaunchPlan,
+    entrance: &Entrance<'_>,
+    user_namespace: Option<&UserNamespace>,
+) -> Result<(), Fault> {
+    match entrance {
+        Entrance::Made { .. } if plan.new_namespaces & libc::CLONE_NEWCGROUP as u64 != 0 => {
+            process::unshare(libc::CLONE_NEWCGROUP).or_fault("unshare", b"cgroup")
+        }
+        Entrance::Made { .. } => Ok(()),
+        Entrance::Joined { container } => {
+            let own = user_namespace.map_or(0, |_| libc::CLONE_NEWUSER);
+            let kinds = libc::CLONE_NEWNS
+                | libc::CLONE_NEWIPC
+                | libc::CLONE_NEWUTS
+                | libc::CLONE_NEWNET
+                | libc::CLONE_NEWCGROUP;
+            process::enter_namespaces(container.as_fd(), own | kinds).or_fault("setns", b"")?;
+            user_namespace.map_or(Ok(()), |_| become_root())
+        }
+    }
+}
+
+/// Leaves the host's user namespace for the pod's, and makes there, for the pod's root, the namespaces of a container.
+///
+/// A PID namespace belongs to the user namespace of the process that makes it, and only a child of that process is born
+/// into it. So with a PID namespace of its own the plan goes on in such a child, a sibling to this process, which ends.
+pub(super) fn enter_pod(
+    plan: &LaunchPlan,
+    user_namespace: &UserNamespace,
+    report: BorrowedFd<'_>,
+) -> Result<(), Fault> {
+    process::enter_namespaces(user_namespace.fd(), libc::CLONE_NEWUSER)
+        .or_fault("setns", b"user")?;
+    become_root()?;
+    let kinds = plan.new_namespaces;
+    if kinds & libc::CLONE_NEWPID as u64 == 0 {
+        let kinds = i32::try_from(kinds & LATE).unwrap_or(-1);
+        return process::unshare(kinds).or_fault("unshare", b"");
+    }
+    let (wait, go) = pipe().or_fault("pipe2", b"")?;
+    let kinds = kinds & (LATE | libc::CLONE_NEWPID as u64);
+    match process::fork_sibling(kinds).or_fault("clone3", b"")? {
+        Forked::Child => take_over(wait, go),
+        Forked::Parent { pid, pidfd } => hand_over(pid, &pidfd, &go, report),
+    }
+}
+
+/// The new process waits until pause can know of it, so that pause cannot miss its end.
+fn take_over(wait: PipeReader, go: PipeWriter) -> Result<(), Fault> {
+    drop(go);
+    let mut word = [0; 1];
+    match file::read(wait.as_fd(), &mut word).or_fault("read", b"handover")? {
+        0 => process::exit(1),
+        _ => Ok(()),
+    }
+}
+
+fn hand_over(
+    pid: u32,
+    pidfd: &OwnedFd,
+    go: &PipeWriter,
+    report: BorrowedFd<'_>,
+) -> Result<(), Fault> {
+    let handed = Report::HandedOver { pid }.to_bytes();
+    socket::send(report, &handed, &[pidfd.as_fd()]).or_fault("sendmsg", b"handover")?;
+    file::write_value(go.as_fd(), b"g").or_fault("write", b"handover")?;
+    process::exit(0)
+}
+
+/// The host's `/proc/thread-self/attr` when the process asks for labels: it must be opened before the container's mounts
+/// can come between.
+pub(super) fn open_labels(process: &Process) -> Result<Option<OwnedFd>, Fault> {
     if process.apparmor.is_none() && process.selinux.is_none() {
         return Ok(None);
     }

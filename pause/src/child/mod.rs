@@ -10,12 +10,14 @@ mod mounts;
 mod nodes;
 mod program;
 mod root;
+mod sources;
 mod stdio;
 mod steps;
 
-pub(crate) use birth::join_cgroup;
+pub(crate) use birth::{join_cgroup, namespaces_at_fork};
 
 use crate::report::Report;
+use crate::sandbox::UserNamespace;
 use crate::sys::{file, process};
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::{Failure, Stage};
@@ -49,12 +51,14 @@ pub(crate) enum Streams {
 pub(crate) struct Child<'a> {
     pub(crate) plan: &'a LaunchPlan,
     pub(crate) entrance: Entrance<'a>,
+    /// The pod's, if that is not the host's.
+    pub(crate) user_namespace: Option<&'a UserNamespace>,
     pub(crate) streams: Streams,
     /// Where it tells pause about itself; closed by execve.
     pub(crate) report: OwnedFd,
 }
 
-impl Child<'_> {
+impl<'a> Child<'a> {
     /// Becomes the plan's process, or tells pause why not.
     pub(crate) fn run(mut self) -> ! {
         let Err(failure) = self.become_process();
@@ -65,13 +69,57 @@ impl Child<'_> {
 
     fn become_process(&mut self) -> Result<Infallible, Failure> {
         let birth = |fault: crate::fault::Fault| fault.at(Stage::Birth);
-        self.close_what_is_not_its_own().map_err(birth)?;
-        let labels = birth::settle(self.plan, &self.entrance).map_err(birth)?;
-        let terminal = steps::execute(self.plan, &mut self.entrance, self.report.as_fd())?;
         let identity = |fault: crate::fault::Fault| fault.at(Stage::Identity);
+        self.close_what_is_not_its_own().map_err(birth)?;
+        birth::settle(self.plan).map_err(birth)?;
+        self.give_streams().map_err(identity)?;
+        let (sources, labels) = self.enter()?;
+        let report = self.report.as_fd();
+        let terminal = steps::execute(self.plan, &self.entrance, sources, report)?;
         stdio::connect(&self.streams, terminal, self.plan.process.uid).map_err(identity)?;
         let seccomp = identity::assume(&self.plan.process, labels)?;
         program::execute(&self.plan.process, seccomp, self.report.as_fd())
+    }
+
+    /// Goes where the program will run. With a user namespace, everything before this was done as the host's root, and
+    /// everything after it is done as the pod's.
+    fn enter(&mut self) -> Result<(sources::Sources<'a>, Option<OwnedFd>), Failure> {
+        let birth = |fault: crate::fault::Fault| fault.at(Stage::Birth);
+        let shm = match &mut self.entrance {
+            Entrance::Made { shm } => std::mem::take(shm),
+            Entrance::Joined { .. } => Vec::new(),
+        };
+        let mut sources = sources::Sources::new(shm, self.user_namespace);
+        let open_labels = || birth::open_labels(&self.plan.process).map_err(birth);
+        if let Entrance::Made { .. } = self.entrance {
+            sources.make_early(self.plan)?;
+        }
+        let labels = match (&self.entrance, self.user_namespace) {
+            (Entrance::Made { .. }, Some(pod)) => {
+                birth::enter_pod(self.plan, pod, self.report.as_fd()).map_err(birth)?;
+                open_labels()?
+            }
+            (entrance, pod) => {
+                let labels = open_labels()?;
+                birth::enter(self.plan, entrance, pod).map_err(birth)?;
+                labels
+            }
+        };
+        Ok((sources, labels))
+    }
+
+    /// Lets the program open its streams again by name, while this process may still give them away.
+    fn give_streams(&self) -> Result<(), crate::fault::Fault> {
+        let uid = self.plan.process.uid;
+        let uid = self
+            .user_namespace
+            .map_or(Some(uid), |pod| pod.host_uid(uid));
+        match (&self.streams, uid) {
+            (Streams::Given(streams), Some(uid)) => streams
+                .iter()
+                .try_for_each(|stream| stdio::give_to(stream.as_fd(), uid)),
+            _ => Ok(()),
+        }
     }
 
     /// Closes its copies of everything else that pause holds: other containers' pipes, connections, the listener.
@@ -81,6 +129,7 @@ impl Child<'_> {
             Entrance::Made { shm } => own.extend(shm.iter().map(AsRawFd::as_raw_fd)),
             Entrance::Joined { container } => own.push(container.as_raw_fd()),
         }
+        own.extend(self.user_namespace.map(|pod| pod.fd().as_raw_fd()));
         if let Streams::Given(streams) = &self.streams {
             own.extend(streams.iter().map(AsRawFd::as_raw_fd));
         }

@@ -30,6 +30,12 @@ pub(super) fn overlay_root(layers: &[u8], options: &[u8], at: &[u8]) -> Result<R
     Ok(Root::new(root))
 }
 
+/// Attaches a detached root to the working directory, whichever that is: the mount namespace's root will be this.
+pub(super) fn attach_root(root: OwnedFd) -> Result<Root, Fault> {
+    mount::attach(root.as_fd(), CWD).or_fault("move_mount", b"root")?;
+    Ok(Root::new(root))
+}
+
 /// A detached mount of a file system of its own.
 pub(super) fn new_file_system(
     fstype: &[u8],

@@ -7,8 +7,8 @@ use crate::sys::{Errno, file};
 use podwright_pause::plan::Step;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Executes a [`Step::Device`].
-pub(super) fn make_device(root: &Root, step: &Step) -> Result<(), Fault> {
+/// Executes a [`Step::Device`], at `inside` below the root.
+pub(super) fn make_device(root: &Root, inside: &[u8], step: &Step) -> Result<(), Fault> {
     let Step::Device {
         path,
         mode,
@@ -21,7 +21,7 @@ pub(super) fn make_device(root: &Root, step: &Step) -> Result<(), Fault> {
         return Ok(());
     };
     let number = libc::makedev(*major, *minor);
-    let (parent, name) = root.parent(&path.0)?;
+    let (parent, name) = root.parent(inside)?;
     match file::make_node(parent.as_fd(), name, *mode, number) {
         Err(Errno(libc::EEXIST)) => {
             let there = file::stat_entry(parent.as_fd(), name).or_fault("fstatat", &path.0)?;

@@ -7,7 +7,11 @@ use crate::sys::{Errno, file};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The root of a container's tree.
-pub(super) struct Root(OwnedFd);
+pub(super) struct Root {
+    fd: OwnedFd,
+    /// Whom mount targets and missing parents belong to.
+    owner: (u32, u32),
+}
 
 /// What is made of a path that is missing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,20 +29,31 @@ pub(super) struct Ownership {
     pub(super) gid: u32,
 }
 
-/// What mount targets and missing parents are made as.
-pub(super) const TARGET: Ownership = Ownership {
-    mode: 0o755,
-    uid: 0,
-    gid: 0,
-};
-
 impl Root {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self::owned_by(fd, (0, 0))
+    }
+
+    pub(super) fn owned_by(fd: OwnedFd, owner: (u32, u32)) -> Self {
+        Self { fd, owner }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// What mount targets and missing parents are made as.
+    fn as_target(&self) -> Ownership {
+        let (uid, gid) = self.owner;
+        Ownership {
+            mode: 0o755,
+            uid,
+            gid,
+        }
     }
 
     /// Opens a path.
@@ -66,7 +81,9 @@ impl Root {
     /// Opens a mount target, O_PATH, and makes it if it is missing.
     pub(super) fn target(&self, path: &[u8], make: Make) -> Result<OwnedFd, Fault> {
         match (self.open(path, libc::O_PATH), make) {
-            (Err(Errno(libc::ENOENT)), Make::Directory) => self.make_directories(path, TARGET),
+            (Err(Errno(libc::ENOENT)), Make::Directory) => {
+                self.make_directories(path, self.as_target())
+            }
             (Err(Errno(libc::ENOENT)), Make::File) => self.make_file(path),
             (result, _) => result.or_fault("openat2", path),
         }
@@ -111,7 +128,7 @@ impl Root {
             self.open(b".", libc::O_PATH | libc::O_DIRECTORY)
                 .or_fault("openat2", path)?
         } else {
-            self.make_directories(&path[..above], TARGET)?
+            self.make_directories(&path[..above], self.as_target())?
         };
         Ok((parent, name))
     }

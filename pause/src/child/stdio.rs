@@ -11,7 +11,6 @@ pub(super) fn connect(streams: &Streams, slave: Option<OwnedFd>, uid: u32) -> Re
     match (streams, &slave) {
         (Streams::Given(streams), _) => {
             for (number, stream) in (0..).zip(streams) {
-                give_to(stream.as_fd(), uid)?;
                 file::duplicate_onto(stream.as_fd(), number).or_fault("dup2", b"")?;
             }
         }
@@ -29,7 +28,7 @@ pub(super) fn connect(streams: &Streams, slave: Option<OwnedFd>, uid: u32) -> Re
 
 /// Lets the process open its own streams again by /dev/stdout and the like. Devices such as /dev/null belong to everybody
 /// and stay as they are.
-fn give_to(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Fault> {
+pub(super) fn give_to(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Fault> {
     let stat = file::stat(stream).or_fault("fstat", b"")?;
     let terminal = stat.st_mode & libc::S_IFMT == libc::S_IFCHR
         && file::filesystem(stream) == Ok(file::DEVPTS_SUPER_MAGIC);

@@ -1,12 +1,13 @@
 //! Walks the plan's steps.
 
 use super::root::{Ownership, Root};
+use super::sources::Sources;
 use super::{Entrance, masks, mounts, nodes};
 use crate::fault::{Fault, OrFault};
 use crate::report::Report;
 use crate::sys::file::{self, CWD};
 use crate::sys::{mount, socket, terminal};
-use podwright_pause::plan::{BindSource, LaunchPlan, Stdio, Step};
+use podwright_pause::plan::{LaunchPlan, Stdio, Step};
 use podwright_pause::protocol::{Failure, Stage};
 use podwright_pause::wire::Wire;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,10 +18,7 @@ struct Walk<'a> {
     /// The tree is a running container's: its /dev/console stays as it is.
     joined: bool,
     masks: masks::Masks,
-    /// Detached mounts of the pod's /dev/shm, one for each bind of it.
-    shm: Vec<OwnedFd>,
-    /// Sources of binds whose mounts propagate to the host, by step.
-    shared: Vec<(usize, OwnedFd)>,
+    sources: Sources<'a>,
     report: BorrowedFd<'a>,
     terminal: Option<OwnedFd>,
 }
@@ -28,7 +26,8 @@ struct Walk<'a> {
 /// Executes all steps. Gives the terminal's slave if the process gets one.
 pub(super) fn execute(
     plan: &LaunchPlan,
-    entrance: &mut Entrance<'_>,
+    entrance: &Entrance<'_>,
+    sources: Sources<'_>,
     report: BorrowedFd<'_>,
 ) -> Result<Option<OwnedFd>, Failure> {
     let at = |index: usize| {
@@ -38,36 +37,18 @@ pub(super) fn execute(
             })
         }
     };
-    let (shm, root) = match entrance {
-        Entrance::Made { shm } => (std::mem::take(shm), None),
-        Entrance::Joined { .. } => (
-            Vec::new(),
-            Some(own_root().map_err(|fault| fault.at(Stage::Birth))?),
-        ),
+    let root = match entrance {
+        Entrance::Made { .. } => None,
+        Entrance::Joined { .. } => Some(own_root().map_err(|fault| fault.at(Stage::Birth))?),
     };
-    let joined = root.is_some();
     let mut stage = Walk {
+        joined: root.is_some(),
         root,
-        joined,
         masks: masks::Masks::default(),
-        shm,
-        shared: Vec::new(),
+        sources,
         report,
         terminal: None,
     };
-    for (index, step) in plan.steps.iter().enumerate() {
-        if let Step::Bind {
-            source: BindSource::Host { path },
-            tree,
-            propagation,
-            ..
-        } = step
-            && propagation & libc::MS_SHARED != 0
-        {
-            let source = mounts::clone_host(&path.0, tree).map_err(at(index))?;
-            stage.shared.push((index, source));
-        }
-    }
     for (index, step) in plan.steps.iter().enumerate() {
         stage.step(index, step).map_err(at(index))?;
     }
@@ -103,7 +84,10 @@ impl Walk<'_> {
                 options,
                 at,
             } => {
-                self.root = Some(mounts::overlay_root(&layers.0, &options.0, &at.0)?);
+                self.root = Some(match self.sources.take(index) {
+                    Some(root) => mounts::attach_root(root)?,
+                    None => mounts::overlay_root(&layers.0, &options.0, &at.0)?,
+                });
                 Ok(())
             }
             Step::MountFs {
@@ -114,7 +98,10 @@ impl Walk<'_> {
                 target,
                 create,
             } => {
-                let made = mounts::new_file_system(&fstype.0, &source.0, options, *attributes)?;
+                let made = match self.sources.take(index) {
+                    Some(made) => made,
+                    None => mounts::new_file_system(&fstype.0, &source.0, options, *attributes)?,
+                };
                 mounts::attach_file_system(self.root()?, made, &fstype.0, &target.0, create)
             }
             Step::Bind { .. } => self.bind(index, step),
@@ -131,7 +118,7 @@ impl Walk<'_> {
                 };
                 self.root()?.make_directories(&path.0, ownership).map(drop)
             }
-            Step::Device { .. } => nodes::make_device(self.root()?, step),
+            Step::Device { path, .. } => nodes::make_device(self.root()?, &path.0, step),
             Step::Symlink { text, path } => nodes::make_link(self.root()?, &text.0, &path.0),
             Step::Terminal { rows, columns } => self.open_terminal(*rows, *columns),
             Step::Mask { path } => {
@@ -155,42 +142,14 @@ impl Walk<'_> {
     }
 
     fn bind(&mut self, index: usize, step: &Step) -> Result<(), Fault> {
-        let Step::Bind {
-            source,
-            tree,
-            attributes,
-            attributes_tree,
-            propagation,
-            target,
-            create,
-        } = step
-        else {
+        let Step::Bind { target, create, .. } = step else {
             return Ok(());
         };
-        let tree_of_source = match source {
-            BindSource::PodShm => self
-                .shm
-                .pop()
-                .ok_or_else(|| Fault::new("no /dev/shm in this pod", b"", libc::ENOENT))?,
-            BindSource::Host { path } => {
-                match self.shared.iter().position(|(of, _)| *of == index) {
-                    Some(position) => self.shared.swap_remove(position).1,
-                    None => mounts::clone_host(&path.0, tree)?,
-                }
-            }
+        let tree = match self.sources.take(index) {
+            Some(tree) => tree,
+            None => self.sources.detached_bind(step)?,
         };
-        if *attributes != 0 {
-            let depth = mounts::depth(attributes_tree);
-            mount::add_attributes(tree_of_source.as_fd(), *attributes, depth)
-                .or_fault("mount_setattr", &target.0)?;
-        }
-        let kind = propagation & !libc::MS_REC;
-        if kind != 0 {
-            let depth = mounts::depth(tree);
-            mount::set_propagation(tree_of_source.as_fd(), kind, depth)
-                .or_fault("mount_setattr", &target.0)?;
-        }
-        mounts::attach_bind(self.root()?, tree_of_source, &target.0, create)
+        mounts::attach_bind(self.root()?, tree, &target.0, create)
     }
 
     /// Opens a terminal in the container's devpts, by descriptors only, and gives its master to pause.

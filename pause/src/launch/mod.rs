@@ -4,9 +4,10 @@ mod plan_bytes;
 
 pub(crate) use plan_bytes::decode;
 
-use crate::child::{Child, Entrance, Streams};
+use crate::child::{Child, Entrance, Streams, namespaces_at_fork};
 use crate::fault::{Fault, OrFault};
 use crate::log::StreamName;
+use crate::sandbox::UserNamespace;
 use crate::sys::process::Forked;
 use crate::sys::{Errno, file, process, socket};
 use podwright_pause::plan::{LaunchPlan, Stdin, Stdio};
@@ -68,6 +69,7 @@ pub(crate) struct Nursery<'a> {
 pub(crate) fn start(
     plan: &LaunchPlan,
     entrance: Entrance<'_>,
+    user_namespace: Option<&UserNamespace>,
     nursery: &Nursery<'_>,
     passed: Vec<OwnedFd>,
 ) -> Result<Newborn, Fault> {
@@ -76,6 +78,7 @@ pub(crate) fn start(
     let child = Child {
         plan,
         entrance,
+        user_namespace,
         streams,
         report: child_report,
     };
@@ -83,8 +86,7 @@ pub(crate) fn start(
         .other
         .map(|other| PidNamespaceGuard::enter(other, nursery.own))
         .transpose()?;
-    let namespaces = plan.new_namespaces & !(libc::CLONE_NEWCGROUP as u64);
-    let forked = process::fork(namespaces).or_fault("clone3", b"")?;
+    let forked = process::fork(namespaces_at_fork(plan, user_namespace)).or_fault("clone3", b"")?;
     match forked {
         Forked::Child => child.run(),
         Forked::Parent { pid, pidfd } => {

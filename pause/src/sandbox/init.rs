@@ -14,14 +14,17 @@ pub(super) fn start() -> Result<PidInit, Fault> {
         .or_fault("clone3", b"init")?
     {
         Forked::Parent { pid, pidfd } => Ok(PidInit { pid, pidfd }),
-        Forked::Child => {
-            // Without its confinement it must not live: the pod's next start tells that its namespace is gone.
-            if confine().is_ok() {
-                event::sleep_for_ever()
-            } else {
-                process::exit(1)
-            }
-        }
+        Forked::Child => become_init(),
+    }
+}
+
+/// What the first process of the namespace does.
+pub(super) fn become_init() -> ! {
+    // Without its confinement it must not live: the pod's next start tells that its namespace is gone.
+    if confine().is_ok() {
+        event::sleep_for_ever()
+    } else {
+        process::exit(1)
     }
 }
 

@@ -2,14 +2,16 @@
 
 mod init;
 mod shm;
+mod user_namespace;
 
 pub(crate) use shm::Shm;
+pub(crate) use user_namespace::{UserNamespace, become_root};
 
 use crate::child::join_cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::procfs;
 use crate::sys::{Errno, process, socket};
-use podwright_pause::protocol::{Missing, PodPid, SandboxPlan, Sysctl};
+use podwright_pause::protocol::{Failure, Missing, PodPid, SandboxPlan, Stage, Sysctl};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// What pause holds for its pod besides the namespaces that it is in.
@@ -17,6 +19,8 @@ pub(crate) struct Sandbox {
     pub(crate) shm: Option<Shm>,
     /// The shared PID namespace's init, while it lives.
     pub(crate) init: Option<PidInit>,
+    /// Its user namespace, if that is not the host's.
+    pub(crate) user_namespace: Option<UserNamespace>,
 }
 
 /// The init of a shared PID namespace.
@@ -28,45 +32,83 @@ pub(crate) struct PidInit {
 impl Sandbox {
     /// Makes it, and the descriptors that the daemon needs to set its network up. When this fails, pause is of no more
     /// use: some of its own namespaces may have changed already.
-    pub(crate) fn make(plan: &SandboxPlan) -> Result<(Self, Vec<OwnedFd>), Fault> {
-        for procs in &plan.cgroup_procs {
-            join_cgroup(&procs.0)?;
-        }
-        if let Some(score) = plan.oom_score_adj {
-            procfs::set_own_oom_score(score)?;
-        }
-        let own = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        let kinds = i32::try_from(plan.namespaces).unwrap_or(-1);
-        if kinds & !own != 0 {
-            return Err(Fault::new("namespaces of the sandbox", b"", libc::EINVAL));
-        }
-        process::unshare(kinds).or_fault("unshare", b"")?;
-        if !plan.hostname.0.is_empty() {
-            process::set_hostname(&plan.hostname.0).or_fault("sethostname", &plan.hostname.0)?;
-        }
-        set_sysctls(&plan.sysctls)?;
-        let shm = (plan.shm_size > 0)
-            .then(|| Shm::make(plan.shm_size))
-            .transpose()?;
-        let init = match plan.pid_namespace {
-            PodPid::Separate => None,
-            PodPid::Shared => Some(init::start()?),
+    pub(crate) fn make(plan: &SandboxPlan) -> Result<(Self, Vec<OwnedFd>), Failure> {
+        let at = |fault: Fault| fault.at(Stage::Sandbox);
+        let kinds = settle(plan).map_err(at)?;
+        let (user_namespace, init) = match &plan.user_namespace {
+            Some(mappings) => {
+                let (made, init) = user_namespace::make(plan, mappings, kinds)?;
+                (Some(made), init)
+            }
+            None => (None, make_namespaces(plan, kinds).map_err(at)?),
         };
-        let mut fds = Vec::new();
-        if kinds & libc::CLONE_NEWNET != 0 {
-            fds.push(
-                std::fs::File::open("/proc/self/ns/net")
-                    .or_fault("open", b"/proc/self/ns/net")?
-                    .into(),
-            );
-            let netlink = socket::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE);
-            fds.push(netlink.or_fault("socket", b"NETLINK_ROUTE")?);
+        if !plan.hostname.0.is_empty() {
+            process::set_hostname(&plan.hostname.0)
+                .or_fault("sethostname", &plan.hostname.0)
+                .map_err(at)?;
         }
-        Ok((Self { shm, init }, fds))
+        let shm = make_shm(plan).map_err(at)?;
+        let fds = network_descriptors(kinds).map_err(at)?;
+        let sandbox = Self {
+            shm,
+            init,
+            user_namespace,
+        };
+        Ok((sandbox, fds))
     }
 }
 
-/// Writes sysctls of the namespaces that pause is in now.
+/// Joins the cgroups, and checks which namespaces are asked for.
+fn settle(plan: &SandboxPlan) -> Result<i32, Fault> {
+    for procs in &plan.cgroup_procs {
+        join_cgroup(&procs.0)?;
+    }
+    if let Some(score) = plan.oom_score_adj {
+        procfs::set_own_oom_score(score)?;
+    }
+    let own = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let kinds = i32::try_from(plan.namespaces).unwrap_or(-1);
+    if kinds & !own != 0 {
+        return Err(Fault::new("namespaces of the sandbox", b"", libc::EINVAL));
+    }
+    Ok(kinds)
+}
+
+/// Makes them in the host's user namespace.
+fn make_namespaces(plan: &SandboxPlan, kinds: i32) -> Result<Option<PidInit>, Fault> {
+    process::unshare(kinds).or_fault("unshare", b"")?;
+    set_sysctls(&plan.sysctls)?;
+    match plan.pid_namespace {
+        PodPid::Separate => Ok(None),
+        PodPid::Shared => init::start().map(Some),
+    }
+}
+
+fn make_shm(plan: &SandboxPlan) -> Result<Option<Shm>, Fault> {
+    if plan.shm_size == 0 {
+        return Ok(None);
+    }
+    let owner = match &plan.user_namespace {
+        Some(mappings) => user_namespace::host_root(mappings)?,
+        None => (0, 0),
+    };
+    Shm::make(plan.shm_size, owner).map(Some)
+}
+
+/// What the daemon sets the network up with, if the pod has its own.
+fn network_descriptors(kinds: i32) -> Result<Vec<OwnedFd>, Fault> {
+    if kinds & libc::CLONE_NEWNET == 0 {
+        return Ok(Vec::new());
+    }
+    let namespace = std::fs::File::open("/proc/self/ns/net").or_fault("open", b"/proc/self/ns/net");
+    let netlink = socket::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE);
+    Ok(vec![
+        namespace?.into(),
+        netlink.or_fault("socket", b"NETLINK_ROUTE")?,
+    ])
+}
+
+/// Writes sysctls of the namespaces that this process is in now.
 fn set_sysctls(sysctls: &[Sysctl]) -> Result<(), Fault> {
     if sysctls.is_empty() {
         return Ok(());

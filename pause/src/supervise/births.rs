@@ -100,6 +100,13 @@ impl Birth {
             };
             match Report::from_bytes(&packet[..received.length]) {
                 Ok(Report::Terminal) => self.terminal = received.fds.into_iter().next(),
+                Ok(Report::HandedOver { pid }) => match received.fds.into_iter().next() {
+                    Some(pidfd) => (self.pid, self.pidfd) = (pid, pidfd),
+                    None => {
+                        let fault = Fault::new("report", b"without a pidfd", libc::EBADF);
+                        self.progress = Progress::Failed(fault.at(Stage::Birth));
+                    }
+                },
                 Ok(Report::Executing) => self.progress = Progress::Executing,
                 Ok(Report::Failed { failure }) => self.progress = Progress::Failed(failure),
                 // The child is a copy of this program and its subjects are bounded: this tells a damaged child.
@@ -131,11 +138,14 @@ impl Supervisor {
 
     /// A child has ended. True if it had not become a process: then its failure was told.
     pub(super) fn settle_birth(&mut self, ended: &Ended) -> bool {
+        // A child that has handed its plan over is another process from then on: what was told comes before who has ended.
+        for birth in &mut self.births {
+            birth.take_reports();
+        }
         let Some(index) = self.births.iter().position(|birth| birth.pid == ended.pid) else {
             return false;
         };
-        let mut birth = self.births.swap_remove(index);
-        birth.take_reports();
+        let birth = self.births.swap_remove(index);
         self.epoll.remove(birth.report.as_fd());
         if matches!(birth.progress, Progress::Executing) {
             self.began(birth);

@@ -15,7 +15,7 @@ use podwright_pause::wire::Bytes;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The namespaces that a plan may ask for: there are no user namespaces.
+/// The namespaces that a plan may ask for: a user namespace is the pod's, not a container's.
 const NAMESPACES: i32 = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
@@ -71,7 +71,8 @@ impl Supervisor {
             Stdio::Log { .. } | Stdio::Terminal => Some(File::from(fds.remove(0))),
         };
         let shm = clone_shm(&plan, sandbox)?;
-        let newborn = launch::start(&plan, Entrance::Made { shm }, &nursery, fds)
+        let pod = sandbox.user_namespace.as_ref();
+        let newborn = launch::start(&plan, Entrance::Made { shm }, pod, &nursery, fds)
             .map_err(|fault| fault.at(Stage::Birth))?;
         let serial = self.serials.next();
         self.expect(Birth::new(
@@ -91,7 +92,7 @@ impl Supervisor {
         plan: &PlanBytes,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
-        self.sandbox()?;
+        let sandbox = self.sandbox()?;
         let plan = launch::decode(plan, &mut fds).map_err(request)?;
         check_namespaces(&plan, 0)?;
         if matches!(plan.stdio, Stdio::Log { .. }) {
@@ -108,7 +109,8 @@ impl Supervisor {
             own: self.pid_namespace.as_fd(),
             other: Some(container),
         };
-        let newborn = launch::start(&plan, Entrance::Joined { container }, &nursery, fds)
+        let pod = sandbox.user_namespace.as_ref();
+        let newborn = launch::start(&plan, Entrance::Joined { container }, pod, &nursery, fds)
             .map_err(|fault| fault.at(Stage::Birth))?;
         let serial = self.serials.next();
         self.expect(Birth::new(

@@ -12,6 +12,8 @@ pub(crate) mod attributes {
     pub(crate) const NOSUID: u64 = 0x2;
     pub(crate) const NODEV: u64 = 0x4;
     pub(crate) const NOEXEC: u64 = 0x8;
+    /// Owners are mapped.
+    pub(super) const IDMAP: u64 = 0x0010_0000;
     /// The field that says how access times are kept.
     pub(crate) const ATIME: u64 = 0x70;
 }
@@ -192,6 +194,22 @@ pub(crate) fn add_attributes(fd: BorrowedFd<'_>, attributes: u64, depth: Depth) 
             userns_fd: 0,
         },
     )
+}
+
+/// Shows the owners of a detached mount's files as a user namespace maps them: on-disk id 0 is its root's. EINVAL: the
+/// file system has no idmapped mounts (mount_setattr(2)).
+pub(crate) fn map_owners(
+    fd: BorrowedFd<'_>,
+    user_namespace: BorrowedFd<'_>,
+    depth: Depth,
+) -> Result<()> {
+    let attr = MountAttr {
+        set: attributes::IDMAP,
+        clear: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    set_attr(fd, depth, &attr)
 }
 
 /// Sets the propagation type (`MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`) of the mount that `fd` is the root of.

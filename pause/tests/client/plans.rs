@@ -21,6 +21,7 @@ pub fn sandbox() -> SandboxPlan {
         }],
         shm_size: 1 << 20,
         pid_namespace: PodPid::Separate,
+        user_namespace: None,
     }
 }
 
@@ -70,6 +71,7 @@ pub fn bind(source: &Path, target: &str) -> Step {
         propagation: libc::MS_PRIVATE,
         target: target.into(),
         create: Create::AsSource,
+        owners: Owners::OfHost,
     }
 }
 
@@ -150,6 +152,7 @@ pub fn tree(dir: &Path, more: Vec<Step>) -> Vec<Step> {
             propagation: libc::MS_PRIVATE,
             target: "/dev/shm".into(),
             create: Create::Directory,
+            owners: Owners::OfHost,
         },
     ];
     steps.extend(more);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use oci_spec::image::ImageConfiguration;
 use podwright_cri_api::v1::{ContainerConfig, CreateContainerRequest, SupplementalGroupsPolicy};
 use podwright_image::Image;
+use podwright_pause::mapping::{IdMappings, outside};
 use podwright_pause::plan::{PidNamespace, Stdin};
 
 use super::{Compiled, Container, ContainerName, Parts, State};
@@ -16,7 +17,7 @@ use crate::names::Claim;
 use crate::node::Node;
 use crate::plan::{self, LaunchInputs, SpecInputs};
 use crate::records::{ContainerRecord, Record, UserRecord};
-use crate::sandbox::{PidMode, Sandbox};
+use crate::sandbox::{PidMode, Sandbox, check_same, map_volume};
 use crate::security::users::{GroupsPolicy, MAX_DATABASE, UserDatabase, UserRequest, resolve};
 
 /// Creates a container; a retried call finds the first one's.
@@ -103,7 +104,21 @@ fn make(
         .images
         .lease(&image)
         .internal(|| format!("cannot use the image '{}'", shown(&reference)))?;
+    let context = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref());
+    check_same(
+        &sandbox,
+        context.and_then(|context| context.namespace_options.as_ref()),
+    )?;
     plan::check_mounts(&config)?;
+    for volume in &config.mounts {
+        if map_volume(&sandbox, volume)? {
+            node.user_namespaces
+                .check_volume(&volume.host_path, &volume.container_path)?;
+        }
+    }
     super::log::check_path(&sandbox, &config)?;
     let record = record(node, id, &sandbox, &image, config)?;
     let cgroup = sandbox
@@ -123,19 +138,32 @@ fn make(
         record,
     });
     container.compile(node)?;
-    for path in [
-        &directory,
-        &directory.join("upper"),
-        &directory.join("work"),
-    ] {
-        std::fs::create_dir(path)
-            .internal(|| format!("cannot make the directory {}", path.display()))?;
-    }
+    make_writable_layer(&container)?;
     container
         .record
         .write(&directory)
         .internal(|| "cannot create the container".into())?;
     Ok(container)
+}
+
+/// Overlayfs gives the root directory the owner of the upper one.
+fn make_writable_layer(container: &Container) -> Result<(), CallError> {
+    let upper = container.directory.join("upper");
+    for path in [
+        &container.directory,
+        &upper,
+        &container.directory.join("work"),
+    ] {
+        std::fs::create_dir(path)
+            .internal(|| format!("cannot make the directory {}", path.display()))?;
+    }
+    match &container.sandbox.settings.user_namespace {
+        None => Ok(()),
+        Some(IdMappings { uids, gids }) => {
+            std::os::unix::fs::chown(&upper, outside(uids, 0), outside(gids, 0))
+                .internal(|| format!("cannot give {} to the pod's root", upper.display()))
+        }
+    }
 }
 
 /// What is kept of the request and of the image that its name means now.
@@ -164,7 +192,7 @@ fn record(
             .iter()
             .map(|layer| layer.chain_id.to_string())
             .collect(),
-        user: Some(user(node, image, &config)?),
+        user: Some(mapped(sandbox, user(node, image, &config)?)?),
         log_path: super::log::path(sandbox, &config),
         config: Some(config),
     })
@@ -222,6 +250,24 @@ fn user(node: &Node, image: &Image, config: &ContainerConfig) -> Result<UserReco
         groups: user.groups,
         home: user.home.unwrap_or_default(),
     })
+}
+
+/// A user whom the pod's user namespace has, or an error.
+fn mapped(sandbox: &Sandbox, user: UserRecord) -> Result<UserRecord, CallError> {
+    let Some(IdMappings { uids, gids }) = &sandbox.settings.user_namespace else {
+        return Ok(user);
+    };
+    let group = std::iter::once(&user.gid)
+        .chain(&user.groups)
+        .find(|group| outside(gids, **group).is_none());
+    let (kind, id) = match (outside(uids, user.uid), group) {
+        (None, _) => ("user", user.uid),
+        (_, Some(group)) => ("group", *group),
+        _ => return Ok(user),
+    };
+    Err(CallError::invalid(format!(
+        "cannot run the container as its user: the pod's user namespace does not map the {kind} id {id}"
+    )))
 }
 
 impl Container {
@@ -287,6 +333,11 @@ impl Container {
     fn pid_namespace(&self, node: &Node) -> Result<Option<PidNamespace>, CallError> {
         match plan::container_pid_mode(&self.config)? {
             PidMode::Container => Ok(None),
+            PidMode::Host if self.sandbox.settings.user_namespace.is_some() => {
+                Err(CallError::invalid(
+                    "a container in a user namespace cannot use the host's PID namespace",
+                ))
+            }
             PidMode::Host => Ok(Some(PidNamespace::Host)),
             PidMode::Pod if self.sandbox.settings.pid == PidMode::Pod => {
                 Ok(Some(PidNamespace::Pod))

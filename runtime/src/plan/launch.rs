@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDeviceType, Mount, PosixRlimitType, Spec};
 use podwright_pause::plan::{
-    BindSource, Capabilities, Create, FsOption, LaunchPlan, NewPrivileges, PidNamespace, Process,
-    Recursion, Rlimit, Stdin, Stdio, Step,
+    BindSource, Capabilities, Create, FsOption, LaunchPlan, NewPrivileges, Owners, PidNamespace,
+    Process, Recursion, Rlimit, Stdin, Stdio, Step,
 };
 use podwright_pause::wire::Bytes;
 
@@ -301,6 +301,10 @@ fn mount_steps(
             propagation: options.propagation,
             target,
             create: Create::AsSource,
+            owners: match mount.uid_mappings() {
+                Some(_) => Owners::OfPod,
+                None => Owners::OfHost,
+            },
         }),
         None if kind == "cgroup" && inputs.cgroup_version != Version::V2 => {
             cgroup1_steps(inputs, &options, mount.destination(), steps)
@@ -359,6 +363,7 @@ fn cgroup1_steps(
             propagation: flags(libc::MS_PRIVATE),
             target: path_bytes(&target.join(name)),
             create: Create::Directory,
+            owners: Owners::OfHost,
         });
     }
 }

@@ -3,12 +3,13 @@
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::image::Config as ImageConfig;
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 use podwright_cri_api::v1::{self as cri, ContainerConfig, MountPropagation};
+use podwright_pause::mapping::{IdRange, outside};
 
 use crate::error::{CallError, Context, Kind};
 use crate::index::shown;
-use crate::sandbox::{HOSTNAME, HOSTS, IpcMode, RESOLV_CONF, Sandbox};
+use crate::sandbox::{HOSTNAME, HOSTS, IpcMode, RESOLV_CONF, Sandbox, map_volume};
 use crate::security::Privilege;
 
 /// The source that stands for the pod's /dev/shm, which pause holds by descriptor: it has no path.
@@ -32,10 +33,10 @@ pub(super) fn all_mounts(
     let mut volumes = config
         .mounts
         .iter()
-        .map(volume)
+        .map(|mount| volume(sandbox, mount))
         .collect::<Result<Vec<_>, _>>()?;
     let mut mounts = kernel_mounts(sandbox, privilege);
-    mounts.extend(pod_files(sandbox, config));
+    mounts.extend(pod_files(sandbox, config)?);
     mounts.retain(|default| {
         !volumes
             .iter()
@@ -66,6 +67,18 @@ fn kernel_mounts(sandbox: &Sandbox, privilege: Privilege) -> Vec<Mount> {
             &["rbind", "nosuid", "noexec", "nodev"],
         ),
     };
+    let mut terminals = vec![
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+    ];
+    // Terminals are the group tty's (Debian's and Fedora's number), where the pod has that.
+    let mappings = sandbox.settings.user_namespace.as_ref();
+    if mappings.is_none_or(|mappings| outside(&mappings.gids, 5).is_some()) {
+        terminals.push("gid=5");
+    }
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount(
@@ -74,19 +87,7 @@ fn kernel_mounts(sandbox: &Sandbox, privilege: Privilege) -> Vec<Mount> {
             "tmpfs",
             &["nosuid", "strictatime", "mode=755", "size=65536k"],
         ),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
-        ),
+        mount("/dev/pts", "devpts", "devpts", &terminals),
         mount(
             "/dev/mqueue",
             "mqueue",
@@ -104,7 +105,7 @@ fn kernel_mounts(sandbox: &Sandbox, privilege: Privilege) -> Vec<Mount> {
     ]
 }
 
-fn pod_files(sandbox: &Sandbox, config: &ContainerConfig) -> Vec<Mount> {
+fn pod_files(sandbox: &Sandbox, config: &ContainerConfig) -> Result<Vec<Mount>, CallError> {
     let read_only = config
         .linux
         .as_ref()
@@ -121,11 +122,53 @@ fn pod_files(sandbox: &Sandbox, config: &ContainerConfig) -> Vec<Mount> {
         ("/etc/hostname", HOSTNAME),
     ]
     .into_iter()
-    .map(|(path, file)| mount(path, "bind", &sandbox.file(file).to_string_lossy(), options))
+    .map(|(path, file)| {
+        let file = mount(path, "bind", &sandbox.file(file).to_string_lossy(), options);
+        with_mapped_owners(sandbox, file)
+    })
     .collect()
 }
 
-fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {
+/// The container's root owns what the host's root owns on the disk.
+fn with_mapped_owners(sandbox: &Sandbox, mut mount: Mount) -> Result<Mount, CallError> {
+    if let Some(mappings) = &sandbox.settings.user_namespace {
+        mount.set_uid_mappings(Some(oci_mappings(&mappings.uids)?));
+        mount.set_gid_mappings(Some(oci_mappings(&mappings.gids)?));
+    }
+    Ok(mount)
+}
+
+/// As the OCI spec has them.
+pub(super) fn oci_mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>, CallError> {
+    let mapping = |range: &IdRange| {
+        LinuxIdMappingBuilder::default()
+            .container_id(range.inside)
+            .host_id(range.outside)
+            .size(range.length)
+            .build()
+            .internal(|| "cannot build the pod's id mappings".into())
+    };
+    ranges.iter().map(mapping).collect()
+}
+
+fn volume(sandbox: &Sandbox, volume: &cri::Mount) -> Result<Mount, CallError> {
+    if sandbox.settings.user_namespace.is_some()
+        && volume.propagation == MountPropagation::PropagationBidirectional as i32
+    {
+        return Err(refused(
+            volume,
+            "what the root of a user namespace mounts must not appear on the host, as bidirectional propagation would have it",
+        ));
+    }
+    let bind = bind(volume)?;
+    if map_volume(sandbox, volume)? {
+        with_mapped_owners(sandbox, bind)
+    } else {
+        Ok(bind)
+    }
+}
+
+fn bind(volume: &cri::Mount) -> Result<Mount, CallError> {
     let destination = inside_path(&volume.container_path)?;
     let mut options = vec!["rbind"];
     options.push(match MountPropagation::try_from(volume.propagation) {
@@ -152,12 +195,6 @@ fn volume(volume: &cri::Mount) -> Result<Mount, CallError> {
             volume,
             "recursive_read_only needs private propagation",
         ));
-    }
-    if !volume.uid_mappings.is_empty() || !volume.gid_mappings.is_empty() {
-        return Err(CallError::state(format!(
-            "cannot mount {} with id mappings: user namespaces are not offered (see Status)",
-            shown(&volume.host_path)
-        )));
     }
     let mut out = mount(
         &destination.to_string_lossy(),
@@ -281,7 +318,7 @@ mod tests {
             ..Default::default()
         };
         let options = |mount: &cri::Mount| {
-            volume(mount).map(|mount| mount.options().clone().unwrap_or_default().join(","))
+            bind(mount).map(|mount| mount.options().clone().unwrap_or_default().join(","))
         };
         assert_eq!(options(&base()).unwrap(), "rbind,rprivate,rw");
         assert_eq!(

@@ -136,6 +136,18 @@ fn linux(
     linux.set_resources(Some(limits));
     linux.set_cgroups_path(Some(inputs.cgroup.as_str().into()));
     linux.set_namespaces(Some(namespaces(inputs)?));
+    if let Some(mappings) = &inputs.sandbox.settings.user_namespace {
+        let outside_dev =
+            |device: &&oci_spec::runtime::LinuxDevice| !device.path().starts_with("/dev");
+        if let Some(device) = devices.iter().find(outside_dev) {
+            return Err(CallError::invalid(format!(
+                "cannot make the device '{}' in a user namespace: there it is possible below /dev only",
+                device.path().display()
+            )));
+        }
+        linux.set_uid_mappings(Some(mounts::oci_mappings(&mappings.uids)?));
+        linux.set_gid_mappings(Some(mounts::oci_mappings(&mappings.gids)?));
+    }
     linux.set_devices(Some(devices));
     // A kubelet sends the lists it means; an empty one stands for none (procMount: Unmasked).
     let (masked, read_only) = match privilege {
@@ -150,6 +162,9 @@ fn linux(
 fn namespaces(inputs: &SpecInputs<'_>) -> Result<Vec<LinuxNamespace>, CallError> {
     let settings = &inputs.sandbox.settings;
     let mut kinds = vec![LinuxNamespaceType::Mount];
+    if settings.user_namespace.is_some() {
+        kinds.push(LinuxNamespaceType::User);
+    }
     if settings.network == NetworkMode::Pod {
         kinds.extend([LinuxNamespaceType::Network, LinuxNamespaceType::Uts]);
     }

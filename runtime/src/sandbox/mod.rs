@@ -5,12 +5,14 @@ mod remove;
 mod run;
 mod settings;
 mod stop;
+mod user_namespace;
 mod view;
 
 pub(crate) use remove::remove;
 pub(crate) use run::run;
 pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, pid_mode};
 pub(crate) use stop::{lost, release, stop};
+pub(crate) use user_namespace::{check_same, map_volume};
 pub(crate) use view::{list, status};
 
 use std::path::{Path, PathBuf};

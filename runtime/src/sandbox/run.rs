@@ -37,6 +37,9 @@ pub(crate) async fn run(
     let handler = node.handlers.require(&request.runtime_handler)?;
     handler.admit(&config)?;
     let settings = Settings::check(&config)?;
+    if settings.user_namespace.is_some() {
+        node.user_namespaces.require()?;
+    }
     let name = PodName::from(&config.metadata.clone().unwrap_or_default());
     let reservation = match node.pod_names.reserve(name).await {
         Claim::Free(reservation) => reservation,
@@ -203,6 +206,7 @@ async fn furnish(
         } else {
             PodPid::Separate
         },
+        user_namespace: settings.user_namespace.clone(),
     };
     let made = pause
         .init(plan)

@@ -6,7 +6,9 @@ use std::path::{Component, Path};
 
 use podwright_cri_api::v1::{self as cri, NamespaceMode, PodSandboxConfig};
 use podwright_netns::{PortMapping, Protocol};
+use podwright_pause::mapping::IdMappings;
 
+use super::user_namespace;
 use crate::error::{CallError, Context};
 use crate::index::shown;
 use crate::security::sysctl::{self, Sysctl};
@@ -46,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) pid: PidMode,
     pub(crate) ports: Vec<PortMapping>,
     pub(crate) sysctls: Vec<Sysctl>,
+    /// The pod's user namespace, if that is not the host's.
+    pub(crate) user_namespace: Option<IdMappings>,
 }
 
 /// Names end in file names, environment variables and headers.
@@ -75,12 +79,9 @@ impl Settings {
             other => return Err(unfit("IPC", other)),
         };
         let pid = pid_mode(options.pid, "")?;
-        if let Some(userns) = &options.userns_options
-            && mode("user", userns.mode)? != NamespaceMode::Node
-        {
-            return Err(CallError::state(
-                "cannot run the pod sandbox in a user namespace: this runtime handler does not offer them (see Status)",
-            ));
+        let user_namespace = user_namespace::requested(options.userns_options.as_ref())?;
+        if user_namespace.is_some() {
+            user_namespace::check_companions(network, ipc, &pid)?;
         }
         let owner = |host| {
             if host {
@@ -104,6 +105,7 @@ impl Settings {
             pid,
             ports: ports(config)?,
             sysctls,
+            user_namespace,
         })
     }
 }
@@ -121,12 +123,12 @@ pub(crate) fn pid_mode(value: i32, target: &str) -> Result<PidMode, CallError> {
     }
 }
 
-fn mode(namespace: &str, value: i32) -> Result<NamespaceMode, CallError> {
+pub(super) fn mode(namespace: &str, value: i32) -> Result<NamespaceMode, CallError> {
     NamespaceMode::try_from(value)
         .map_err(|_| CallError::invalid(format!("{value} is no mode of the {namespace} namespace")))
 }
 
-fn unfit(namespace: &str, mode: NamespaceMode) -> CallError {
+pub(super) fn unfit(namespace: &str, mode: NamespaceMode) -> CallError {
     CallError::invalid(format!(
         "a pod's {namespace} namespace cannot have mode {}: POD and NODE are possible",
         mode.as_str_name()

@@ -4,6 +4,7 @@
 
 pub mod capabilities;
 pub mod devices;
+pub mod id_mappings;
 pub mod oom;
 pub mod paths;
 pub mod seccomp;

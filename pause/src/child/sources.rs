@@ -1,0 +1,177 @@
+//! What a container's tree is put together from, as detached mounts.
+//!
+//! Most are made when their step comes. Those that only the host's root can make are made before: the process that walks
+//! the steps of a container in a user namespace is that namespace's root, and no more.
+
+use super::mounts;
+use super::nodes;
+use super::root::Root;
+use crate::fault::{Fault, OrFault};
+use crate::sandbox::UserNamespace;
+use crate::sys::mount::{self, Depth};
+use crate::sys::{file, process};
+use podwright_pause::plan::{BindSource, FsOption, LaunchPlan, Owners, Recursion, Step};
+use podwright_pause::protocol::{Failure, Stage};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Where a tmpfs has the device nodes.
+const DEV: &[u8] = b"/dev";
+
+/// Sources by the index of their step, and the pod's /dev/shm once for each bind of it.
+pub(super) struct Sources<'a> {
+    made: Vec<(usize, OwnedFd)>,
+    shm: Vec<OwnedFd>,
+    user_namespace: Option<&'a UserNamespace>,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn new(shm: Vec<OwnedFd>, user_namespace: Option<&'a UserNamespace>) -> Self {
+        Self {
+            made: Vec::new(),
+            shm,
+            user_namespace,
+        }
+    }
+
+    /// Makes those that cannot wait.
+    pub(super) fn make_early(&mut self, plan: &LaunchPlan) -> Result<(), Failure> {
+        if self.user_namespace.is_some() {
+            // What is mounted on the way is mounted in a namespace that ends with this process.
+            own_mount_namespace().map_err(|fault| fault.at(Stage::Birth))?;
+        }
+        // The root comes last: it puts the layers as the pod sees them over the layers.
+        let last = |step: &Step| matches!(step, Step::OverlayRoot { .. });
+        let steps = || plan.steps.iter().enumerate();
+        let in_order = steps()
+            .filter(|(_, step)| !last(step))
+            .chain(steps().filter(|(_, step)| last(step)));
+        for (index, step) in in_order {
+            let made = match (step, self.user_namespace) {
+                (Step::Bind { propagation, .. }, None) if propagation & libc::MS_SHARED != 0 => {
+                    // Before the tree's propagation changes: the copy must be a peer of the host's mount.
+                    self.detached_bind(step).map(Some)
+                }
+                (_, None) => Ok(None),
+                (Step::Bind { .. }, Some(_)) => self.detached_bind(step).map(Some),
+                (Step::MountFs { .. }, Some(pod)) => devices(plan, step, pod),
+                (Step::OverlayRoot { .. }, Some(pod)) => detached_root(step, pod).map(Some),
+                (_, Some(_)) => Ok(None),
+            };
+            let made = made.map_err(|fault| {
+                fault.at(Stage::Step {
+                    index: index as u32,
+                })
+            })?;
+            self.made.extend(made.map(|source| (index, source)));
+        }
+        Ok(())
+    }
+
+    /// What was made early for a step.
+    pub(super) fn take(&mut self, index: usize) -> Option<OwnedFd> {
+        let position = self.made.iter().position(|(of, _)| *of == index)?;
+        Some(self.made.swap_remove(position).1)
+    }
+
+    /// The copy of a tree that a [`Step::Bind`] attaches.
+    pub(super) fn detached_bind(&mut self, step: &Step) -> Result<OwnedFd, Fault> {
+        let Step::Bind {
+            source,
+            tree,
+            attributes,
+            attributes_tree,
+            propagation,
+            target,
+            owners,
+            ..
+        } = step
+        else {
+            return Err(Fault::new("step", b"", libc::EINVAL));
+        };
+        let copy = match source {
+            BindSource::PodShm => self
+                .shm
+                .pop()
+                .ok_or_else(|| Fault::new("no /dev/shm in this pod", b"", libc::ENOENT))?,
+            BindSource::Host { path } => mounts::clone_host(&path.0, tree)?,
+        };
+        if let (Owners::OfPod, Some(pod)) = (owners, self.user_namespace) {
+            mount::map_owners(copy.as_fd(), pod.fd(), mounts::depth(tree))
+                .or_fault("mount_setattr IDMAP", &target.0)?;
+        }
+        if *attributes != 0 {
+            let depth = mounts::depth(attributes_tree);
+            mount::add_attributes(copy.as_fd(), *attributes, depth)
+                .or_fault("mount_setattr", &target.0)?;
+        }
+        let kind = propagation & !libc::MS_REC;
+        if kind != 0 {
+            mount::set_propagation(copy.as_fd(), kind, mounts::depth(tree))
+                .or_fault("mount_setattr", &target.0)?;
+        }
+        Ok(copy)
+    }
+}
+
+fn own_mount_namespace() -> Result<(), Fault> {
+    process::unshare(libc::CLONE_NEWNS).or_fault("unshare", b"mount")?;
+    mount::change_propagation(b"/", libc::MS_SLAVE | libc::MS_REC).or_fault("mount", b"/")
+}
+
+/// The root's overlay with all layers' owners mapped, without a chown of any file. The layers have one directory above
+/// them, so one idmapped mount over that directory maps them all. The writable layer is a plain directory of the pod's
+/// root (Linux 5.19: overlayfs takes idmapped layers).
+fn detached_root(step: &Step, pod: &UserNamespace) -> Result<OwnedFd, Fault> {
+    let Step::OverlayRoot {
+        layers,
+        options,
+        at,
+    } = step
+    else {
+        return Err(Fault::new("step", b"", libc::EINVAL));
+    };
+    let layers = &layers.0;
+    let mapped = mounts::clone_host(layers, &Recursion::This)?;
+    mount::map_owners(mapped.as_fd(), pod.fd(), Depth::This)
+        .or_fault("mount_setattr IDMAP", layers)?;
+    let place = mount::mount_point(layers).or_fault("openat2", layers)?;
+    mount::attach(mapped.as_fd(), place.as_fd()).or_fault("move_mount", layers)?;
+    let root = mounts::overlay_root(layers, &options.0, &at.0)?;
+    // The container's process attaches its root to its working directory: the way there is closed to the pod's root.
+    file::enter_directory(root.fd()).or_fault("fchdir", &at.0)?;
+    mount::clone_tree(root.fd(), Depth::This).or_fault("open_tree", &at.0)
+}
+
+/// The tmpfs on /dev with all its nodes: mknod(2) and nodes that can be opened need the host's root.
+fn devices(plan: &LaunchPlan, step: &Step, pod: &UserNamespace) -> Result<Option<OwnedFd>, Fault> {
+    let Step::MountFs {
+        fstype,
+        source,
+        options,
+        attributes,
+        target,
+        ..
+    } = step
+    else {
+        return Ok(None);
+    };
+    if fstype.0 != b"tmpfs" || target.0 != DEV {
+        return Ok(None);
+    }
+    let (uid, gid) = pod.host_root()?;
+    let owner = [("uid", uid), ("gid", gid)].map(|(key, id)| FsOption {
+        key: key.into(),
+        value: Some(id.to_string().into()),
+    });
+    let options = [options.as_slice(), &owner].concat();
+    let tmpfs = mounts::new_file_system(&fstype.0, &source.0, &options, *attributes)?;
+    let root = Root::owned_by(tmpfs, (uid, gid));
+    for step in &plan.steps {
+        if let Step::Device { path, .. } = step
+            && let Some(inside) = path.0.strip_prefix(b"/dev/")
+        {
+            nodes::make_device(&root, inside, step)?;
+        }
+    }
+    Ok(Some(root.into_fd()))
+}
