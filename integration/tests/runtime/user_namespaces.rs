@@ -192,7 +192,7 @@ const ATTACKS: &[(&str, &str)] = &[
     ("devtmpfs", "mount -t devtmpfs none /mnt"),
     (
         "the cgroups",
-        "for file in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs; do mkdir ${file%/*}/attack && exit 0; done; exit 1",
+        "for file in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs; do test -e $file && mkdir ${file%/*}/attack && exit 0; done; exit 1",
     ),
     ("swap", "swapoff -a && swapon /dev/vda"),
     ("the host's secrets", "cat /host/secret"),
@@ -201,10 +201,6 @@ const ATTACKS: &[(&str, &str)] = &[
     (
         "a read-only volume",
         "mount -o remount,rw /frozen && echo owned > /frozen/file",
-    ),
-    (
-        "what a mount hides",
-        "umount /frozen && exit 0; umount -l /proc && exit 0; exit 1",
     ),
     (
         "more user ids",
