@@ -110,6 +110,11 @@ impl ImageStore {
         &self.inner.directories.layers_path
     }
 
+    /// The store's directory, as [`fs_usage`](Self::fs_usage) names it.
+    pub fn root(&self) -> &Path {
+        &self.inner.config.root
+    }
+
     /// What the store occupies.
     pub fn fs_usage(&self) -> FsUsage {
         let layers = self.inner.catalog().usage();

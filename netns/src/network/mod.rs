@@ -4,6 +4,7 @@ mod attach;
 mod detach;
 mod open;
 mod recover;
+mod traffic;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,6 +69,19 @@ impl Network {
     /// What the pod has, also when an earlier daemon gave it.
     pub fn attachment(&self, pod: &str) -> Option<Attachment> {
         self.state().attachments.get(pod).cloned()
+    }
+
+    /// The counters of every pod's `eth0`, by pod.
+    ///
+    /// One file tells them all, and reading it waits for nobody who changes links.
+    pub fn traffic(&self) -> Result<HashMap<String, Counters>, NetworkError> {
+        let links = traffic::read()?;
+        let state = self.state();
+        let pods = state.attachments.iter().filter_map(|(pod, attachment)| {
+            let counters = links.get(attachment.host_link.as_str())?;
+            Some((pod.clone(), counters.mirrored()))
+        });
+        Ok(pods.collect())
     }
 
     /// The counters of the pod's `eth0`.

@@ -283,12 +283,16 @@ pub struct Counters {
     pub rx_packets: u64,
     /// Packets that could not be received.
     pub rx_errors: u64,
+    /// Packets that were received and dropped.
+    pub rx_dropped: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
     /// Packets sent.
     pub tx_packets: u64,
     /// Packets that could not be sent.
     pub tx_errors: u64,
+    /// Packets that were dropped instead of sent.
+    pub tx_dropped: u64,
 }
 
 impl Counters {
@@ -298,9 +302,11 @@ impl Counters {
             rx_bytes: self.tx_bytes,
             rx_packets: self.tx_packets,
             rx_errors: self.tx_errors,
+            rx_dropped: self.tx_dropped,
             tx_bytes: self.rx_bytes,
             tx_packets: self.rx_packets,
             tx_errors: self.rx_errors,
+            tx_dropped: self.rx_dropped,
         }
     }
 
@@ -323,6 +329,8 @@ impl Counters {
             tx_bytes: field(3)?,
             rx_errors: field(4)?,
             tx_errors: field(5)?,
+            rx_dropped: field(6)?,
+            tx_dropped: field(7)?,
         })
     }
 }
@@ -392,8 +400,8 @@ mod tests {
         payload.extend_from_slice(&[
             13, 0, 18, 0x80, 9, 0, 1, 0, b'v', b'e', b't', b'h', 0, 0, 0, 0,
         ]);
-        payload.extend_from_slice(&[52, 0, 23, 0]);
-        for value in 1..=6u64 {
+        payload.extend_from_slice(&[68, 0, 23, 0]);
+        for value in 1..=8u64 {
             payload.extend_from_slice(&value.to_ne_bytes());
         }
         let reply = Reply::Object {
@@ -411,6 +419,7 @@ mod tests {
         assert_eq!(Link::read(&reply), Some(link));
         let counters = Counters::read(&reply).unwrap();
         assert_eq!((counters.rx_bytes, counters.tx_bytes), (3, 4));
+        assert_eq!((counters.rx_dropped, counters.tx_dropped), (7, 8));
         assert_eq!(counters.mirrored().rx_bytes, 4);
         assert_eq!(counters.mirrored().mirrored(), counters);
     }

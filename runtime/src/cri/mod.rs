@@ -31,8 +31,11 @@ impl Service {
 type Answer<T> = Result<Response<T>, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Entries per message of a streamed list: far below what clients take, however long the entries' labels are.
+/// Entries per message of a streamed list.
 const CHUNK: usize = 64;
+
+/// Bytes per message of a streamed list, unless one entry is longer: far below what clients take.
+const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Runs an operation to its end even when the client goes away: half an operation is no state.
 async fn unbroken<T: Send + 'static>(
@@ -50,15 +53,24 @@ fn answer<T>(result: Result<T, CallError>) -> Answer<T> {
     result.map(Response::new).map_err(Status::from)
 }
 
-/// A list in messages of [`CHUNK`] entries.
-fn chunks<T: Send + 'static, M: Send + 'static>(
-    mut items: Vec<T>,
+/// A list in messages of at most [`CHUNK`] entries and about [`CHUNK_BYTES`].
+fn chunks<T: prost::Message + 'static, M: Send + 'static>(
+    items: Vec<T>,
     message: impl Fn(Vec<T>) -> M,
 ) -> Response<Streamed<M>> {
     let mut messages = Vec::new();
-    while !items.is_empty() {
-        let rest = items.split_off(items.len().min(CHUNK));
-        messages.push(Ok(message(std::mem::replace(&mut items, rest))));
+    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    for item in items {
+        let more = item.encoded_len();
+        if !chunk.is_empty() && (chunk.len() == CHUNK || bytes + more > CHUNK_BYTES) {
+            messages.push(Ok(message(std::mem::take(&mut chunk))));
+            bytes = 0;
+        }
+        bytes += more;
+        chunk.push(item);
+    }
+    if !chunk.is_empty() {
+        messages.push(Ok(message(chunk)));
     }
     Response::new(Box::pin(tokio_stream::iter(messages)))
 }
