@@ -29,11 +29,13 @@ impl<I: Ord + Clone + Borrow<str>, T> Index<I, T> {
             .insert(id, object);
     }
 
-    pub(crate) fn remove(&self, id: &I) {
+    /// Whether it was there.
+    pub(crate) fn remove(&self, id: &I) -> bool {
         self.map
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(id.borrow());
+            .remove(id.borrow())
+            .is_some()
     }
 
     /// All of them, in the order of their ids.

@@ -10,10 +10,12 @@ pub mod config;
 mod container;
 mod cri;
 mod error;
+mod events;
 mod handler;
 mod ids;
 mod index;
 mod kernel;
+mod metrics;
 mod names;
 mod node;
 mod pause;
@@ -23,6 +25,7 @@ mod records;
 mod recover;
 mod sandbox;
 pub mod security;
+mod stats;
 mod stream;
 mod sys;
 mod user_namespaces;
@@ -139,6 +142,7 @@ impl Runtime {
         let (events, happened) = mpsc::unbounded_channel();
         let images = ImageStore::open(image_config(&config)).await?;
         let user_namespaces = UserNamespaceSupport::probe(images.layers_root());
+        let (container_events, told) = events::Events::new();
         let node = Arc::new(Node {
             kernel: KernelFeatures::probe(&user_namespaces),
             user_namespaces,
@@ -151,6 +155,8 @@ impl Runtime {
             oom_scores: security::oom::OomScoreRange::of_this_process()?,
             reclaim,
             events,
+            container_events,
+            walks: stats::Walks::default(),
             sandboxes: Index::new("pod sandbox"),
             containers: Index::new("container"),
             pod_names: Names::new(),
@@ -170,6 +176,8 @@ impl Runtime {
             })?;
         let streams = Arc::new(stream::bind(&node).await?);
         tokio::spawn(follow(Arc::downgrade(&node), happened));
+        let readers = node.container_events.readers();
+        tokio::spawn(told.publish(Arc::downgrade(&node), readers));
         Ok(Self { node, streams })
     }
 
@@ -199,6 +207,7 @@ impl Runtime {
             served = &mut server => return served.map_err(RuntimeError::Serve),
             () = shutdown => end.cancel(),
         }
+        self.node.container_events.end();
         let last = async { tokio::join!(server, sessions) };
         match tokio::time::timeout(LAST_CALLS, last).await {
             Ok((served, _)) => served.map_err(RuntimeError::Serve),
@@ -232,7 +241,7 @@ async fn follow(node: std::sync::Weak<Node>, mut happened: mpsc::UnboundedReceiv
                 container,
                 exit,
             } => match node.containers.get(container.as_str()) {
-                Some(container) => container::exited(&node, &container, &exit),
+                Some(container) => container::told_exit(&node, container, exit),
                 None => {
                     tracing::debug!(%sandbox, %container, "the exit of a container that is removed")
                 }

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::cgroup::Hierarchy;
 use crate::config::Config;
 use crate::container::{Container, ContainerName};
+use crate::events::Events;
 use crate::handler::Handlers;
 use crate::ids::{ContainerId, SandboxId};
 use crate::index::Index;
@@ -22,6 +23,7 @@ use crate::sandbox::{PodName, Sandbox};
 use crate::security::capabilities::CapabilitySet;
 use crate::security::oom::OomScoreRange;
 use crate::security::seccomp::ProgramCache;
+use crate::stats::Walks;
 use crate::user_namespaces::UserNamespaceSupport;
 
 /// The daemon's parts and objects, shared by all calls.
@@ -40,6 +42,10 @@ pub(crate) struct Node {
     pub(crate) reclaim: Reclaim,
     /// Where pauses tell what happens.
     pub(crate) events: mpsc::UnboundedSender<Event>,
+    /// Where clients hear what happens.
+    pub(crate) container_events: Events,
+    /// Through writable layers.
+    pub(crate) walks: Walks,
     pub(crate) sandboxes: Index<SandboxId, Sandbox>,
     pub(crate) containers: Index<ContainerId, Container>,
     pub(crate) pod_names: Arc<Names<PodName, SandboxId>>,
@@ -67,9 +73,9 @@ impl Node {
         self.containers.insert(container.id.clone(), container);
     }
 
-    /// Makes a removed container unknown.
-    pub(crate) fn drop_container(&self, container: &Container) {
-        self.containers.remove(&container.id);
+    /// Makes a removed container unknown; whether it was known.
+    pub(crate) fn drop_container(&self, container: &Container) -> bool {
+        let known = self.containers.remove(&container.id);
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(ids) = members.get_mut(&container.sandbox.id) {
             ids.retain(|id| *id != container.id);
@@ -77,6 +83,7 @@ impl Node {
                 members.remove(&container.sandbox.id);
             }
         }
+        known
     }
 
     /// The pod's containers, oldest first.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use podwright_cri_api::v1::ContainerEventType;
 use podwright_image::ChainId;
 use podwright_pause::protocol::ContainerEntry;
 
@@ -32,10 +33,14 @@ pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
             .await
             .map_err(|why| (id, directory, why))
     });
-    let mut entries = HashMap::new();
+    let (mut entries, mut died) = (HashMap::new(), Vec::new());
     for result in join_all(recovered).await {
         match result {
-            Ok(known) => entries.extend(known.into_iter().map(|entry| (id_text(&entry), entry))),
+            Ok(found) => {
+                let known = found.containers.into_iter();
+                entries.extend(known.map(|entry| (id_text(&entry), entry)));
+                died.extend(found.died);
+            }
             Err((id, directory, why)) => {
                 tracing::warn!(sandbox = %id, why, "dropping the pod sandbox");
                 discard(node, id).await;
@@ -49,6 +54,11 @@ pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
             tracing::warn!(container = %id, why, "dropping the container");
             node.reclaim.directory(directory);
         }
+    }
+    for sandbox in &died {
+        // After its containers, as in any other stop.
+        node.container_events
+            .sandbox(ContainerEventType::ContainerStoppedEvent, sandbox);
     }
     reclaim(node).await?;
     for sandbox in node.sandboxes.all() {
@@ -75,10 +85,11 @@ async fn catch_up(node: Arc<Node>, id: SandboxId, pause: Arc<Pause>) {
                 let Some(container) = node.containers.get(&id_text(&entry)) else {
                     continue;
                 };
-                container.started_as(&StartedRecord {
+                let started = StartedRecord {
                     pid: entry.pid,
                     at: entry.started_at,
-                });
+                };
+                container.started_as(&node.container_events, &started);
                 if let Some(exit) = &entry.exit {
                     container::exited(&node, &container, exit);
                 }
@@ -108,12 +119,19 @@ fn text(error: RecordError) -> String {
     chain(&error)
 }
 
-/// The containers that the pod's pause knows.
+/// What a pod's record and pause tell.
+struct Found {
+    /// The containers that pause knows.
+    containers: Vec<ContainerEntry>,
+    /// The sandbox, when its end is news.
+    died: Option<Arc<Sandbox>>,
+}
+
 async fn recover_sandbox(
     node: &Arc<Node>,
     id: &SandboxId,
     directory: &Path,
-) -> Result<Vec<ContainerEntry>, String> {
+) -> Result<Found, String> {
     let record = SandboxRecord::read(directory)
         .map_err(text)?
         .ok_or("it has no record: the daemon died while making it")?;
@@ -156,7 +174,10 @@ async fn recover_sandbox(
         .write(directory);
         stopped.unwrap_or_else(|error| tracing::error!(sandbox = %id, error = %chain(&error), "cannot record that it has stopped"));
     }
-    Ok(entries)
+    Ok(Found {
+        containers: entries,
+        died: (!alive && !stopped).then_some(sandbox),
+    })
 }
 
 /// The pause of a pod that lives, and what it knows.
@@ -218,6 +239,7 @@ fn recover_container(
     {
         tracing::error!(container = %id, error = %chain(&error), "cannot record the start");
     }
+    let start_is_news = started.is_none() && known.is_some();
     let started = started.or(known);
     let ended = exit.is_some();
     let state = match (exit, started) {
@@ -244,6 +266,10 @@ fn recover_container(
     }));
     node.container_names.restore(container.name(), id.clone());
     node.add_container(Arc::clone(&container));
+    if start_is_news {
+        node.container_events
+            .container(ContainerEventType::ContainerStartedEvent, &container);
+    }
     match entry {
         _ if ended => {}
         Some(ContainerEntry {

@@ -16,16 +16,9 @@ type Refusals = Vec<(&'static str, Option<Status>)>;
 
 async fn of_calls_to_come(client: &mut RuntimeServiceClient<Channel>) -> Refusals {
     refusals![client,
-        "PodSandboxStats": pod_sandbox_stats(PodSandboxStatsRequest),
-        "ListPodSandboxStats": list_pod_sandbox_stats(ListPodSandboxStatsRequest),
-        "StreamPodSandboxStats": stream_pod_sandbox_stats(StreamPodSandboxStatsRequest),
         "CheckpointContainer": checkpoint_container(CheckpointContainerRequest),
         "CheckpointPod": checkpoint_pod(CheckpointPodRequest),
         "RestorePod": restore_pod(RestorePodRequest),
-        "GetContainerEvents": get_container_events(GetEventsRequest),
-        "ListMetricDescriptors": list_metric_descriptors(ListMetricDescriptorsRequest),
-        "ListPodSandboxMetrics": list_pod_sandbox_metrics(ListPodSandboxMetricsRequest),
-        "StreamPodSandboxMetrics": stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest),
         "UpdatePodSandboxResources": update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest),
     ]
 }
@@ -57,6 +50,13 @@ async fn of_calls_built(node: &Node) -> Refusals {
         "ContainerStats": container_stats(ContainerStatsRequest),
         "ListContainerStats": list_container_stats(ListContainerStatsRequest),
         "StreamContainerStats": stream_container_stats(StreamContainerStatsRequest),
+        "PodSandboxStats": pod_sandbox_stats(PodSandboxStatsRequest),
+        "ListPodSandboxStats": list_pod_sandbox_stats(ListPodSandboxStatsRequest),
+        "StreamPodSandboxStats": stream_pod_sandbox_stats(StreamPodSandboxStatsRequest),
+        "GetContainerEvents": get_container_events(GetEventsRequest),
+        "ListMetricDescriptors": list_metric_descriptors(ListMetricDescriptorsRequest),
+        "ListPodSandboxMetrics": list_pod_sandbox_metrics(ListPodSandboxMetricsRequest),
+        "StreamPodSandboxMetrics": stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest),
         "Status": status(StatusRequest),
         "RuntimeConfig": runtime_config(RuntimeConfigRequest),
         "UpdateRuntimeConfig": update_runtime_config(UpdateRuntimeConfigRequest),

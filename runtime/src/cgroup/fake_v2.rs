@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::mountinfo::{CgroupMount, Kind};
 use super::*;
 
-const FILES: [(&str, &str); 24] = [
+const FILES: [(&str, &str); 27] = [
     ("cgroup.controllers", "cpuset cpu io memory hugetlb pids"),
     ("cgroup.procs", "12\n0\n34\n"),
     ("cpu.weight", "100\n"),
@@ -22,7 +22,7 @@ const FILES: [(&str, &str); 24] = [
     ("cpu.idle", "0\n"),
     (
         "cpu.stat",
-        "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 0\n",
+        "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 8\nnr_throttled 3\nthrottled_usec 5\n",
     ),
     (
         "cpu.pressure",
@@ -38,9 +38,15 @@ const FILES: [(&str, &str); 24] = [
     ("memory.swap.current", "70\n"),
     (
         "memory.stat",
-        "anon 4000\nfile 5000\ninactive_file 1500\npgfault 9\npgmajfault 2\n",
+        "anon 4000\nfile 5000\nkernel 600\nfile_mapped 700\ninactive_file 1500\nactive_file 3500\npgfault 9\npgmajfault 2\n",
     ),
     ("memory.events", "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\n"),
+    ("memory.peak", "12000\n"),
+    ("hugetlb.2MB.events", "max 4\n"),
+    (
+        "io.stat",
+        "8:0 rbytes=4096 wbytes=10 rios=2 wios=1 dbytes=0 dios=0\n",
+    ),
     ("pids.max", "max\n"),
     ("pids.current", "3\n"),
     ("hugetlb.2MB.max", "max\n"),
@@ -132,7 +138,7 @@ fn enables_controllers_in_every_ancestor() {
     for dir in ["", "pod"] {
         let written =
             std::fs::read_to_string(tree.join(dir).join("cgroup.subtree_control")).unwrap();
-        assert_eq!(written, "+cpu +cpuset +pids +hugetlb", "in {dir:?}");
+        assert_eq!(written, "+cpu +cpuset +pids +hugetlb +io", "in {dir:?}");
     }
 }
 
@@ -308,10 +314,7 @@ fn reads_stats() {
     let fake = Fake::new();
     std::fs::write(fake.file("memory.max"), "20000\n").unwrap();
     let stats = fake.group.stats().unwrap();
-    assert_eq!(
-        (stats.cpu.usage_ns, stats.cpu.user_ns, stats.cpu.system_ns),
-        (30_000, 20_000, 10_000)
-    );
+    assert_eq!(stats.cpu.usage_ns, 30_000);
     assert_eq!(stats.cpu.pressure.unwrap().some.total_us, 5);
     assert_eq!(stats.io_pressure, None);
     let memory = stats.memory;
@@ -320,27 +323,94 @@ fn reads_stats() {
         (10_000, 8_500, 4_000)
     );
     assert_eq!(
+        (memory.cache, memory.active_file, memory.mapped_file),
+        (5_000, 3_500, 700)
+    );
+    assert_eq!(
         (memory.limit, memory.available),
         (Some(20_000), Some(11_500))
     );
     assert_eq!((memory.page_faults, memory.major_page_faults), (9, 2));
+    let swap = SwapStats {
+        usage: 70,
+        available: None,
+    };
+    assert_eq!((stats.swap, stats.tasks), (Some(swap), Some(3)));
+}
+
+#[test]
+fn reads_detail() {
+    let fake = Fake::new();
+    std::fs::create_dir(fake.file("exec-1-1")).unwrap();
+    std::fs::write(fake.file("exec-1-1/cgroup.procs"), "56\n").unwrap();
+    let detail = fake.group.detail().unwrap();
+    assert_eq!((detail.cpu_user_ns, detail.cpu_system_ns), (20_000, 10_000));
+    let throttling = Throttling {
+        periods: 8,
+        throttled_periods: 3,
+        throttled_ns: 5_000,
+    };
+    assert_eq!(detail.throttling, Some(throttling));
     assert_eq!(
-        stats.swap,
-        Some(SwapStats {
-            usage: 70,
-            available: None
-        })
+        (detail.memory_peak, detail.memory_limit_hits),
+        (Some(12_000), Some(3))
     );
+    assert_eq!((detail.memory_kernel, detail.oom_kills), (Some(600), 1));
     assert_eq!(
-        stats.pids,
-        PidsStats {
-            current: 3,
-            limit: None
-        }
+        (detail.tasks_limit, detail.memory_reservation),
+        (None, Some(0))
     );
-    assert_eq!(stats.hugetlb[0].usage, 2_097_152);
+    let huge = &detail.hugetlb[0];
+    assert_eq!(
+        (huge.usage, huge.max_usage, huge.limit_hits),
+        (2_097_152, None, 4)
+    );
+    assert_eq!((detail.io[0].bytes, detail.io[1].requests), (4096, 1));
     assert_eq!(fake.group.oom_kills().unwrap(), 1);
-    assert_eq!(fake.group.pids().unwrap().len(), 2);
+    assert_eq!(fake.group.pids().unwrap().len(), 3, "execs below too");
+}
+
+#[test]
+fn a_kernel_without_the_newer_files_tells_the_rest() {
+    let fake = Fake::new();
+    for name in [
+        "memory.peak",
+        "memory.swap.current",
+        "memory.swap.max",
+        "cpu.pressure",
+        "io.stat",
+        "hugetlb.2MB.events",
+    ] {
+        std::fs::remove_file(fake.file(name)).unwrap();
+    }
+    std::fs::write(
+        fake.file("memory.stat"),
+        "anon 4000\nkernel_stack 30\nslab 20\npagetables 4\npercpu 2\nsock 1\n",
+    )
+    .unwrap();
+    let (stats, detail) = (fake.group.stats().unwrap(), fake.group.detail().unwrap());
+    assert_eq!((stats.swap, stats.cpu.pressure), (None, None));
+    assert_eq!(stats.memory.usage, 10_000);
+    assert_eq!((detail.memory_peak, detail.memory_kernel), (None, Some(57)));
+    assert!(detail.io.is_empty() && detail.hugetlb[0].limit_hits == 0);
+}
+
+#[test]
+fn a_held_meter_reads_what_is_there_now_until_it_is_ended() {
+    let fake = Fake::new();
+    let meter = HeldMeter::default();
+    assert_eq!(meter.read(&fake.group).unwrap().memory.usage, 10_000);
+    // In place, as the kernel does it: the descriptor is the same.
+    std::fs::write(fake.file("memory.current"), "20000\n").unwrap();
+    assert_eq!(meter.read(&fake.group).unwrap().memory.usage, 20_000);
+    std::fs::remove_file(fake.file("memory.current")).unwrap();
+    assert_eq!(
+        meter.read(&fake.group).unwrap().memory.usage,
+        20_000,
+        "the file is held"
+    );
+    meter.end();
+    assert!(meter.read(&fake.group).unwrap_err().is_missing());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::dir::Dir;
+use super::meter::Budget;
 use super::mountinfo::{self, CgroupMount, Kind};
 use super::{Cgroup, CgroupError, CgroupPath};
 
@@ -52,10 +53,12 @@ pub enum Controller {
     Pids,
     /// Huge pages.
     Hugetlb,
+    /// Block devices: `blkio` in v1.
+    Io,
 }
 
 impl Controller {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Cpu,
         Self::Cpuacct,
         Self::Cpuset,
@@ -64,9 +67,10 @@ impl Controller {
         Self::Freezer,
         Self::Pids,
         Self::Hugetlb,
+        Self::Io,
     ];
 
-    /// The kernel's name.
+    /// The kernel's name in v2, and in v1 of all but one.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -77,6 +81,14 @@ impl Controller {
             Self::Freezer => "freezer",
             Self::Pids => "pids",
             Self::Hugetlb => "hugetlb",
+            Self::Io => "io",
+        }
+    }
+
+    fn v1_name(self) -> &'static str {
+        match self {
+            Self::Io => "blkio",
+            other => other.name(),
         }
     }
 }
@@ -117,6 +129,8 @@ struct Inner {
     anchor: usize,
     /// As in file names: `2MB`, `1GB`.
     page_sizes: Vec<String>,
+    /// What meters hold open.
+    descriptors: Budget,
 }
 
 impl Hierarchy {
@@ -191,6 +205,7 @@ impl Hierarchy {
             unified,
             anchor,
             page_sizes,
+            descriptors: Budget::of_this_process(),
         })))
     }
 
@@ -259,6 +274,10 @@ impl Hierarchy {
         self.0.unified.map(|index| &self.0.mounts[index])
     }
 
+    pub(super) fn unified_index(&self) -> Option<usize> {
+        self.0.unified
+    }
+
     pub(super) fn location(&self, controller: Controller) -> Option<Location> {
         self.0.locations[controller as usize]
     }
@@ -266,6 +285,10 @@ impl Hierarchy {
     /// The huge page sizes of this machine as in file names.
     pub(super) fn page_sizes(&self) -> &[String] {
         &self.0.page_sizes
+    }
+
+    pub(super) fn descriptors(&self) -> &Budget {
+        &self.0.descriptors
     }
 
     /// The controllers of the cgroup2 mount that this module uses.
@@ -283,8 +306,8 @@ fn locate(
     unified: Option<usize>,
     in_unified: &str,
 ) -> Option<Location> {
-    let name = controller.name();
-    let holds = |mount: &Mount| matches!(&mount.kind, Kind::Controllers(names) if names.iter().any(|held| held == name));
+    let (name, v1_name) = (controller.name(), controller.v1_name());
+    let holds = |mount: &Mount| matches!(&mount.kind, Kind::Controllers(names) if names.iter().any(|held| held == v1_name));
     if let Some(mount) = mounts.iter().position(holds) {
         return Some(Location {
             mount,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
-use podwright_cri_api::v1::{ContainerConfig, CreateContainerRequest, SupplementalGroupsPolicy};
+use podwright_cri_api::v1::{
+    ContainerConfig, ContainerEventType, CreateContainerRequest, SupplementalGroupsPolicy,
+};
 use podwright_image::Image;
 use podwright_pause::mapping::{IdMappings, outside};
 use podwright_pause::plan::{PidNamespace, Stdin};
@@ -51,7 +53,10 @@ pub(crate) async fn create(
     let directory = super::directory(&node.config.state_dir, &id);
     match make(node, &id, sandbox, config) {
         Ok(container) => {
-            node.add_container(Arc::new(container));
+            let container = Arc::new(container);
+            node.add_container(Arc::clone(&container));
+            node.container_events
+                .container(ContainerEventType::ContainerCreatedEvent, &container);
             reservation.keep(id.clone());
             Ok(id)
         }

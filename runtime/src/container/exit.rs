@@ -1,6 +1,7 @@
 //! The end of a container: told by pause, or found out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use podwright_pause::protocol::Exit;
 
@@ -12,6 +13,23 @@ use crate::records::{ExitRecord, Record, StartedRecord};
 
 /// The exit code of a container whose end nobody saw, as the kubelet's documentation has it for lost containers.
 const UNSEEN: i32 = 137;
+
+/// How long an end waits for its own start to be told first: longer than a launch may take.
+const START: Duration = Duration::from_secs(150);
+
+/// Takes in the end that pause tells. A container may end before the call that starts it has taken in that it runs: then
+/// that comes first, so that states and events keep their order.
+pub(crate) fn told_exit(node: &Arc<Node>, container: Arc<Container>, exit: Exit) {
+    if container.state() != State::Created {
+        return exited(node, &container, &exit);
+    }
+    let node = Arc::clone(node);
+    tokio::spawn(async move {
+        // A start that has told nothing by then has been given up.
+        let _ = tokio::time::timeout(START, container.start_told()).await;
+        exited(&node, &container, &exit);
+    });
+}
 
 /// Records that a container has ended.
 pub(crate) fn exited(node: &Arc<Node>, container: &Arc<Container>, exit: &Exit) {
@@ -66,7 +84,7 @@ pub(crate) fn record(
         tracing::error!(container = %container.id, error = %chain(&error), "cannot record the exit");
     }
     tracing::info!(sandbox = %container.sandbox.id, container = %container.id, exit_code = exit.exit_code, reason = exit.reason, "container ended");
-    container.advance(|state| match state {
+    container.advance(&node.container_events, |state| match state {
         State::Created => Some(State::Exited {
             started: started.cloned(),
             exit: exit.clone(),
@@ -77,5 +95,6 @@ pub(crate) fn record(
         }),
         State::Exited { .. } => None,
     });
+    container.gauges.group.end();
     node.reclaim.cgroup(container.cgroup.clone());
 }

@@ -7,7 +7,6 @@ mod exit;
 mod log;
 mod remove;
 mod start;
-mod stats;
 mod stop;
 mod update;
 mod view;
@@ -15,14 +14,13 @@ mod view;
 pub(crate) use create::{create, recorded_image};
 pub(crate) use exec::{ExecStdio, Running, start_exec};
 pub(crate) use exec_sync::exec_sync;
-pub(crate) use exit::{exited, lost};
+pub(crate) use exit::{exited, lost, told_exit};
 pub(crate) use log::reopen_log;
 pub(crate) use remove::remove;
 pub(crate) use start::start;
-pub(crate) use stats::{list_stats, stats};
 pub(crate) use stop::stop;
 pub(crate) use update::update;
-pub(crate) use view::{container_status, list, selects, status};
+pub(crate) use view::{container_status, list, matching, selects, status};
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -30,7 +28,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::Spec;
 use podwright_cri_api::v1::{
-    ContainerConfig, ContainerMetadata, ContainerState, LinuxContainerResources,
+    ContainerConfig, ContainerEventType, ContainerMetadata, ContainerState, LinuxContainerResources,
 };
 use podwright_image::Lease;
 use podwright_pause::plan::LaunchPlan;
@@ -38,9 +36,11 @@ use tokio::sync::watch;
 
 use crate::cgroup::Cgroup;
 use crate::error::CallError;
+use crate::events::Events;
 use crate::ids::{ContainerId, SandboxId};
 use crate::records::{ContainerRecord, ExitRecord, StartedRecord};
 use crate::sandbox::Sandbox;
+use crate::stats::ContainerGauges;
 
 /// What makes a container's name unique: its pod's id, its name and its attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -81,6 +81,17 @@ impl State {
     }
 }
 
+/// What clients are told when a container goes from one state to another.
+fn happened(before: &State, after: &State) -> Option<ContainerEventType> {
+    match (before, after) {
+        (State::Created, State::Running { .. }) => Some(ContainerEventType::ContainerStartedEvent),
+        (State::Created | State::Running { .. }, State::Exited { .. }) => {
+            Some(ContainerEventType::ContainerStoppedEvent)
+        }
+        _ => None,
+    }
+}
+
 /// What is compiled from a container's request and image.
 pub(crate) struct Compiled {
     pub(crate) spec: Spec,
@@ -105,8 +116,8 @@ pub(crate) struct Container {
     state: watch::Sender<State>,
     /// The limits as they were last asked for. Guards the value alone.
     pub(crate) resources: Mutex<LinuxContainerResources>,
-    /// What the writable layer took when it was last looked at. Guards the value alone.
-    pub(crate) usage: Mutex<Option<stats::LayerUsage>>,
+    /// What is kept between readings of its statistics.
+    pub(crate) gauges: ContainerGauges,
     /// Held by the operation that changes the container, across its awaits.
     pub(crate) operation: tokio::sync::Mutex<()>,
 }
@@ -144,7 +155,7 @@ impl Container {
             compiled: OnceLock::new(),
             state: watch::Sender::new(parts.state),
             resources: Mutex::new(parts.resources.unwrap_or(asked)),
-            usage: Mutex::new(None),
+            gauges: ContainerGauges::default(),
             operation: tokio::sync::Mutex::new(()),
         }
     }
@@ -178,20 +189,31 @@ impl Container {
             .await;
     }
 
-    /// Goes to the next state, unless `step` finds that it is not one from here. The one place where states change.
-    pub(crate) fn advance(&self, step: impl FnOnce(&State) -> Option<State>) -> bool {
+    /// Waits until a start that is under way has told what came of it.
+    async fn start_told(&self) {
+        let mut state = self.state.subscribe();
+        // An error is not possible: the sender is this container's.
+        let _ = state.wait_for(|state| *state != State::Created).await;
+    }
+
+    /// Goes to the next state, unless `step` finds that it is not one from here. The one place where states change; what
+    /// clients hear of it is told before anybody can go on to the state after.
+    pub(crate) fn advance(&self, events: &Events, step: impl FnOnce(&State) -> Option<State>) {
         self.state.send_if_modified(|state| match step(state) {
             Some(next) => {
-                *state = next;
+                let before = std::mem::replace(state, next);
+                if let Some(kind) = happened(&before, state) {
+                    events.container(kind, self);
+                }
                 true
             }
             None => false,
-        })
+        });
     }
 
     /// Learns that it was started, if that is news.
-    pub(crate) fn started_as(&self, started: &StartedRecord) {
-        self.advance(|state| match state {
+    pub(crate) fn started_as(&self, events: &Events, started: &StartedRecord) {
+        self.advance(events, |state| match state {
             State::Created => Some(State::Running {
                 started: started.clone(),
             }),

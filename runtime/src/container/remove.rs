@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use podwright_cri_api::v1::ContainerEventType;
+
 use super::stop;
 use crate::error::{CallError, chain};
 use crate::node::Node;
@@ -21,7 +23,12 @@ pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> 
     }
     node.reclaim.directory(container.directory.clone());
     node.reclaim.cgroup(container.cgroup.clone());
-    node.drop_container(&container);
+    if !node.drop_container(&container) {
+        // Another call has removed it meanwhile, and its name may be another container's by now.
+        return Ok(());
+    }
+    node.container_events
+        .container(ContainerEventType::ContainerDeletedEvent, &container);
     node.container_names.release(&container.name());
     Ok(())
 }

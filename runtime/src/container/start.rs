@@ -36,7 +36,7 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
                 tracing::error!(container = %container.id, error = %chain(&error), "cannot record the start");
             }
             // It may have ended already, and its end have been told: then that stays.
-            container.started_as(&started);
+            container.started_as(&node.container_events, &started);
             Ok(())
         }
         Err(error) => {

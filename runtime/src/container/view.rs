@@ -18,7 +18,7 @@ pub(crate) fn list(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<cr
 }
 
 /// As [`list`], as they are.
-pub(super) fn matching(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<Arc<Container>> {
+pub(crate) fn matching(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<Arc<Container>> {
     let Some(filter) = filter else {
         return node.containers.all();
     };
@@ -58,16 +58,22 @@ pub(crate) fn selects(
         .all(|(key, value)| labels.get(key) == Some(value))
 }
 
+impl Container {
+    /// Its image by the name that the user knows.
+    pub(crate) fn image_name(&self) -> String {
+        let asked = self.config.image.clone().unwrap_or_default();
+        if asked.user_specified_image.is_empty() {
+            asked.image
+        } else {
+            asked.user_specified_image
+        }
+    }
+}
+
 fn image_spec(container: &Container) -> cri::ImageSpec {
     let asked = container.config.image.clone().unwrap_or_default();
-    // Images are shown by the name that the user knows.
-    let image = if asked.user_specified_image.is_empty() {
-        asked.image.clone()
-    } else {
-        asked.user_specified_image.clone()
-    };
     cri::ImageSpec {
-        image,
+        image: container.image_name(),
         image_ref: container.record.image_id.clone(),
         ..asked
     }

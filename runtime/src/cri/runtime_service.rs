@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use podwright_cri_api::v1::runtime_service_server::RuntimeService;
 use podwright_cri_api::v1::*;
-use tonic::{Request, Response};
+use tonic::{Request, Response, Status};
 
 use super::{Answer, Service, Streamed, answer, chunks, node_status, unbroken, unimplemented};
-use crate::{container, sandbox, stream};
+use crate::{container, metrics, sandbox, stats, stream};
 
 #[tonic::async_trait]
 impl RuntimeService for Service {
@@ -218,7 +218,7 @@ impl RuntimeService for Service {
         &self,
         request: Request<ContainerStatsRequest>,
     ) -> Answer<ContainerStatsResponse> {
-        let stats = container::stats(&self.node, &request.get_ref().container_id);
+        let stats = stats::container(&self.node, &request.get_ref().container_id).await;
         answer(stats.map(|stats| ContainerStatsResponse { stats: Some(stats) }))
     }
 
@@ -226,15 +226,15 @@ impl RuntimeService for Service {
         &self,
         request: Request<ListContainerStatsRequest>,
     ) -> Answer<ListContainerStatsResponse> {
-        let stats = container::list_stats(&self.node, request.get_ref().filter.as_ref());
-        Ok(Response::new(ListContainerStatsResponse { stats }))
+        let stats = stats::containers(&self.node, request.into_inner().filter).await;
+        answer(stats.map(|stats| ListContainerStatsResponse { stats }))
     }
 
     async fn stream_container_stats(
         &self,
         request: Request<StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        let stats = container::list_stats(&self.node, request.get_ref().filter.as_ref());
+        let stats = stats::containers(&self.node, request.into_inner().filter).await?;
         Ok(chunks(stats, |container_stats| {
             StreamContainerStatsResponse { container_stats }
         }))
@@ -260,23 +260,28 @@ impl RuntimeService for Service {
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<PodSandboxStatsRequest>,
+        request: Request<PodSandboxStatsRequest>,
     ) -> Answer<PodSandboxStatsResponse> {
-        unimplemented("PodSandboxStats")
+        let stats = stats::sandbox(&self.node, &request.get_ref().pod_sandbox_id).await;
+        answer(stats.map(|stats| PodSandboxStatsResponse { stats: Some(stats) }))
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<ListPodSandboxStatsRequest>,
+        request: Request<ListPodSandboxStatsRequest>,
     ) -> Answer<ListPodSandboxStatsResponse> {
-        unimplemented("ListPodSandboxStats")
+        let stats = stats::sandboxes(&self.node, request.into_inner().filter).await;
+        answer(stats.map(|stats| ListPodSandboxStatsResponse { stats }))
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<StreamPodSandboxStatsRequest>,
+        request: Request<StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        unimplemented("StreamPodSandboxStats")
+        let stats = stats::sandboxes(&self.node, request.into_inner().filter).await?;
+        Ok(chunks(stats, |pod_sandbox_stats| {
+            StreamPodSandboxStatsResponse { pod_sandbox_stats }
+        }))
     }
 
     async fn update_runtime_config(
@@ -312,28 +317,40 @@ impl RuntimeService for Service {
         &self,
         _: Request<GetEventsRequest>,
     ) -> Answer<Self::GetContainerEventsStream> {
-        unimplemented("GetContainerEvents")
+        let subscription = self.node.container_events.subscribe().ok_or_else(|| {
+            Status::resource_exhausted(
+                "cannot stream container events: as many clients listen as are allowed; end some",
+            )
+        })?;
+        Ok(Response::new(Box::pin(subscription.into_stream())))
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
-        unimplemented("ListMetricDescriptors")
+        let descriptors = metrics::descriptors();
+        Ok(Response::new(ListMetricDescriptorsResponse { descriptors }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Answer<ListPodSandboxMetricsResponse> {
-        unimplemented("ListPodSandboxMetrics")
+        let metrics = metrics::list(&self.node).await;
+        answer(metrics.map(|pod_metrics| ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        unimplemented("StreamPodSandboxMetrics")
+        let metrics = metrics::list(&self.node).await?;
+        Ok(chunks(metrics, |pod_sandbox_metrics| {
+            StreamPodSandboxMetricsResponse {
+                pod_sandbox_metrics,
+            }
+        }))
     }
 
     async fn update_pod_sandbox_resources(

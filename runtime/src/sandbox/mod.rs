@@ -13,7 +13,7 @@ pub(crate) use run::run;
 pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, pid_mode};
 pub(crate) use stop::{lost, release, stop};
 pub(crate) use user_namespace::{check_same, map_volume};
-pub(crate) use view::{list, status};
+pub(crate) use view::{list, matching, sandbox_status, status};
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,7 @@ use crate::handler::Handler;
 use crate::ids::SandboxId;
 use crate::pause::Pause;
 use crate::records::SandboxRecord;
+use crate::stats::Gauges;
 
 /// The name of the file that shows the pod's resolver configuration, and of its fellows, in the sandbox's directory.
 pub(crate) const RESOLV_CONF: &str = "resolv.conf";
@@ -90,6 +91,8 @@ pub(crate) struct Sandbox {
     pub(crate) cgroup: CgroupPath,
     /// Its records and generated files.
     pub(crate) directory: PathBuf,
+    /// What is kept between readings of its statistics.
+    pub(crate) gauges: Gauges,
     /// Guards the state alone; never held across an await.
     state: Mutex<State>,
     /// Held by the operation that changes the sandbox, across its awaits: stop and remove follow each other.
@@ -115,6 +118,7 @@ impl Sandbox {
             created_at: record.created_at,
             cgroup,
             directory,
+            gauges: Gauges::default(),
             state: Mutex::new(state),
             operation: tokio::sync::Mutex::new(()),
         }
@@ -147,6 +151,7 @@ impl Sandbox {
 
     pub(crate) fn set_not_ready(&self) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::NotReady;
+        self.gauges.end();
     }
 
     pub(crate) fn metadata(&self) -> PodSandboxMetadata {

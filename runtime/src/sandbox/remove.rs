@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use podwright_cri_api::v1::ContainerEventType;
+
 use super::{PodName, stop};
 use crate::container;
 use crate::error::CallError;
@@ -18,7 +20,12 @@ pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> 
         container::remove(node, container.id.as_str()).await?;
     }
     node.reclaim.directory(sandbox.directory.clone());
-    node.sandboxes.remove(&sandbox.id);
+    if !node.sandboxes.remove(&sandbox.id) {
+        // Another call has removed it meanwhile, and its name may be another sandbox's by now.
+        return Ok(());
+    }
+    node.container_events
+        .sandbox(ContainerEventType::ContainerDeletedEvent, &sandbox);
     node.pod_names.release(&PodName::from(&sandbox.metadata()));
     Ok(())
 }

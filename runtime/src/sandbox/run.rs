@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use podwright_cri_api::v1::{PodSandboxConfig, RunPodSandboxRequest};
+use podwright_cri_api::v1::{ContainerEventType, PodSandboxConfig, RunPodSandboxRequest};
 use podwright_pause::protocol::{Missing, PodPid, SandboxPlan, Sysctl};
 use podwright_pause::wire::Bytes;
 
@@ -47,7 +47,15 @@ pub(crate) async fn run(
     };
     let id = SandboxId::random().internal(|| "cannot make an id from /dev/urandom".into())?;
     let sandbox = make(node, id.clone(), config, settings, handler).await?;
-    node.sandboxes.insert(id.clone(), Arc::new(sandbox));
+    let sandbox = Arc::new(sandbox);
+    node.sandboxes.insert(id.clone(), Arc::clone(&sandbox));
+    // As containerd and CRI-O tell it: a sandbox is a container that is created and started at once.
+    for kind in [
+        ContainerEventType::ContainerCreatedEvent,
+        ContainerEventType::ContainerStartedEvent,
+    ] {
+        node.container_events.sandbox(kind, &sandbox);
+    }
     reservation.keep(id.clone());
     Ok(id)
 }

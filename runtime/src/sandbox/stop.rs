@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use podwright_cri_api::v1::ContainerEventType;
 use podwright_pause::protocol::Target;
 
 use super::settings::{NetworkMode, Settings};
@@ -86,14 +87,15 @@ async fn finish(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallErro
     for container in node.containers_of(&sandbox.id) {
         container::lost(node, &container);
     }
-    StoppedRecord { at: clock::now() }
-        .write(&sandbox.directory)
-        .internal(|| {
-            format!(
-                "cannot record that the pod sandbox {} has stopped",
-                sandbox.id
-            )
-        })
+    let recorded = StoppedRecord { at: clock::now() }.write(&sandbox.directory);
+    node.container_events
+        .sandbox(ContainerEventType::ContainerStoppedEvent, sandbox);
+    recorded.internal(|| {
+        format!(
+            "cannot record that the pod sandbox {} has stopped",
+            sandbox.id
+        )
+    })
 }
 
 /// Frees everything that a sandbox holds outside its directory. Goes on past failures: each is logged, and the next start

@@ -25,7 +25,8 @@ pub(crate) fn list(node: &Node, filter: Option<&cri::PodSandboxFilter>) -> Vec<c
     sandboxes.iter().map(|sandbox| item(sandbox)).collect()
 }
 
-fn matching(node: &Node, filter: Option<&cri::PodSandboxFilter>) -> Vec<Arc<Sandbox>> {
+/// As [`list`], as they are.
+pub(crate) fn matching(node: &Node, filter: Option<&cri::PodSandboxFilter>) -> Vec<Arc<Sandbox>> {
     let Some(filter) = filter else {
         return node.sandboxes.all();
     };
@@ -77,7 +78,8 @@ pub(crate) fn status(
     })
 }
 
-fn sandbox_status(node: &Node, sandbox: &Sandbox) -> cri::PodSandboxStatus {
+/// The status as events carry it as well.
+pub(crate) fn sandbox_status(node: &Node, sandbox: &Sandbox) -> cri::PodSandboxStatus {
     let context = sandbox
         .config
         .linux

@@ -1,0 +1,62 @@
+//! The statistics of one container.
+
+use std::sync::Arc;
+
+use podwright_cri_api::v1 as cri;
+
+use super::message;
+use crate::cgroup::{CgroupError, Stats};
+use crate::clock;
+use crate::container::{Container, State};
+use crate::node::Node;
+
+/// Those of a container that does not run have its writable layer alone.
+pub(super) fn stats(
+    node: &Node,
+    container: &Container,
+) -> Result<cri::ContainerStats, CgroupError> {
+    let now = clock::now();
+    let mut out = cri::ContainerStats {
+        attributes: Some(cri::ContainerAttributes {
+            id: container.id.to_string(),
+            metadata: Some(container.metadata()),
+            labels: container.config.labels.clone(),
+            annotations: container.config.annotations.clone(),
+        }),
+        writable_layer: container.gauges.layer.message(node),
+        ..Default::default()
+    };
+    if let Some((stats, rate)) = read(container, now)? {
+        out.cpu = Some(message::cpu(&stats, rate, now));
+        out.memory = Some(message::memory(&stats.memory, now));
+        out.swap = message::swap(&stats, now);
+        out.io = message::io(&stats, now);
+    }
+    Ok(out)
+}
+
+/// What its group uses while it runs.
+pub(crate) fn read(container: &Container, now: i64) -> Result<Option<(Stats, u64)>, CgroupError> {
+    let State::Running { started } = container.state() else {
+        return Ok(None);
+    };
+    match container
+        .gauges
+        .group
+        .read(&container.cgroup, started.at, now)
+    {
+        Ok(read) => Ok(Some(read)),
+        // It has ended meanwhile.
+        Err(error) if error.is_missing() && !container.is_running() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn list(node: &Node, containers: &[Arc<Container>]) -> Vec<cri::ContainerStats> {
+    // One that ends while it is asked is not listed.
+    containers
+        .iter()
+        .filter_map(|container| stats(node, container).ok())
+        .filter(|stats| stats.cpu.is_some())
+        .collect()
+}
