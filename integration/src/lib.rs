@@ -5,6 +5,8 @@ pub mod cri;
 pub mod images;
 pub mod log;
 pub mod node;
+mod packages;
 pub mod pod;
 pub mod registry;
 pub mod tools;
+pub mod vm;

@@ -12,6 +12,7 @@ mod setup;
 mod test;
 mod tidy;
 mod up;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Conformance(conformance::Conformance),
     /// Measure a release build, and any other CRI runtime beside it
     Bench(bench::Bench),
+    /// Run a command in a virtual machine with pure cgroup v2 and AppArmor
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Vm(vm) => vm.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

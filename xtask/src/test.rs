@@ -16,14 +16,7 @@ use crate::{conformance, programs, setup};
 pub(crate) fn run() -> Result<()> {
     let mut phases = Phases::default();
     phases.check("set up", || setup::run(setup::Need::Everything));
-    phases.check("build", || {
-        programs::run(&mut workspace::cargo([
-            "build",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-        ]))
-    });
+    phases.check("build", || programs::run(&mut workspace::build_all()));
     phases.count("unit tests", || {
         let mut counts = cargo_test(&["--lib", "--bins"])?;
         counts += cargo_test(&["--doc"])?;

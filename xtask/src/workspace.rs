@@ -81,3 +81,9 @@ pub(crate) fn build(profile: Profile) -> Command {
 pub(crate) fn program(profile: Profile, name: &str) -> PathBuf {
     profile.directory().join(name)
 }
+
+/// The command that builds everything in the profile of the tests, the tests themselves too. Other selections of packages
+/// compile dependencies again, with other features.
+pub(crate) fn build_all() -> Command {
+    cargo(["build", "--locked", "--workspace", "--all-targets"])
+}

@@ -7,11 +7,12 @@
 
 mod image;
 mod layer;
-mod packages;
 mod programs;
 mod recipes;
 mod store;
 mod tar;
+
+use crate::packages;
 
 pub use image::{Compression, Descriptor, Image, Vocabulary, sha256};
 pub use layer::{Entry, Kind, Layer};
