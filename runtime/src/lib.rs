@@ -192,6 +192,7 @@ impl Runtime {
         let sessions = self.serve_sessions(end.clone());
         let ended = end.clone();
         let server = tonic::transport::Server::builder()
+            .layer(tower::layer::layer_fn(cri::Deadline::new))
             .add_service(
                 RuntimeServiceServer::new(service.clone())
                     .max_decoding_message_size(LARGEST_REQUEST),

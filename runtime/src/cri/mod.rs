@@ -1,5 +1,6 @@
 //! The CRI services: decode, call, encode. What a call does is in `sandbox/`, `container/` and the image crate.
 
+mod deadline;
 mod image_service;
 mod node_status;
 mod runtime_service;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 
 use tokio_stream::Stream;
 use tonic::{Response, Status};
+
+pub(crate) use deadline::Deadline;
 
 use crate::error::CallError;
 use crate::node::Node;
