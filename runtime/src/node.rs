@@ -20,6 +20,7 @@ use crate::names::Names;
 use crate::pause::{Event, Program};
 use crate::reclaim::Reclaim;
 use crate::sandbox::{PodName, Sandbox};
+use crate::security::apparmor::AppArmor;
 use crate::security::capabilities::CapabilitySet;
 use crate::security::oom::OomScoreRange;
 use crate::security::seccomp::ProgramCache;
@@ -37,6 +38,7 @@ pub(crate) struct Node {
     pub(crate) program: Program,
     pub(crate) seccomp: ProgramCache,
     pub(crate) capabilities: CapabilitySet,
+    pub(crate) apparmor: AppArmor,
     pub(crate) oom_scores: OomScoreRange,
     pub(crate) user_namespaces: UserNamespaceSupport,
     pub(crate) reclaim: Reclaim,

@@ -26,6 +26,7 @@ const GROUPS: &[&str] = &[
     "[k8s.io] Security Context NamespaceOption",
     "[k8s.io] Security Context NoNewPrivs",
     "[k8s.io] Security Context SupplementalGroupsPolicy",
+    "[k8s.io] Security Context UserNamespaces",
     "[k8s.io] Security Context bucket",
 ];
 

@@ -4,6 +4,7 @@
 //! test has a daemon of its own and ends by checking that nothing is left on the machine.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod attacks;
 mod bad_input;
 mod calls;
 mod cgroup;
@@ -16,7 +17,9 @@ mod handlers;
 mod images;
 mod lifecycle;
 mod logs;
+mod namespaces;
 mod network;
+mod seccomp;
 mod stats;
 mod tls;
 mod tools;

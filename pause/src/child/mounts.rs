@@ -111,6 +111,12 @@ pub(super) fn attach_bind(
         Create::AsSource => Make::File,
     };
     let place = root.target(target, make)?;
+    // What is bound on procfs by its name was allowed; a link of the image's that leads there was not (CVE-2019-19921).
+    if !target.starts_with(b"/proc/")
+        && file::filesystem(place.as_fd()).or_fault("fstatfs", target)? == file::PROC_SUPER_MAGIC
+    {
+        return Err(Fault::new("bind on /proc", target, libc::EXDEV));
+    }
     mount::attach(source.as_fd(), place.as_fd()).or_fault("move_mount", target)
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
 use podwright_cri_api::v1::{
-    ContainerConfig, ContainerEventType, CreateContainerRequest, SupplementalGroupsPolicy,
+    ContainerConfig, ContainerEventType, CreateContainerRequest, LinuxContainerSecurityContext,
+    SupplementalGroupsPolicy,
 };
 use podwright_image::Image;
 use podwright_pause::mapping::{IdMappings, outside};
@@ -117,6 +118,7 @@ fn make(
         &sandbox,
         context.and_then(|context| context.namespace_options.as_ref()),
     )?;
+    check_privilege(&sandbox, context)?;
     plan::check_mounts(&config)?;
     for volume in &config.mounts {
         if map_volume(&sandbox, volume)? {
@@ -149,6 +151,25 @@ fn make(
         .write(&directory)
         .internal(|| "cannot create the container".into())?;
     Ok(container)
+}
+
+/// "If a privileged container is to be executed within it, this MUST be true" (CRI, LinuxSandboxSecurityContext).
+fn check_privilege(
+    sandbox: &Sandbox,
+    context: Option<&LinuxContainerSecurityContext>,
+) -> Result<(), CallError> {
+    let pod = sandbox
+        .config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref());
+    let announced = pod.is_some_and(|pod| pod.privileged);
+    if context.is_some_and(|context| context.privileged) && !announced {
+        return Err(CallError::invalid(
+            "the container is privileged, but the pod sandbox was run without privileged in its security context",
+        ));
+    }
+    Ok(())
 }
 
 /// Overlayfs gives the root directory the owner of the upper one.
@@ -306,8 +327,9 @@ impl Container {
                 .oom_scores
                 .clamp(score)
                 .invalid(|| "cannot set oom_score_adj".into())?,
+            apparmor: super::confine::apparmor(node, &context)?,
         })?;
-        let program = seccomp(
+        let program = super::confine::seccomp(
             node,
             &plan::seccomp_choice(&context, &self.sandbox.handler.pods().seccomp)?,
             capabilities.bounding,
@@ -362,30 +384,6 @@ impl Container {
                     id: target.id.wire(),
                 }))
             }
-        }
-    }
-}
-
-fn seccomp(
-    node: &Node,
-    choice: &plan::SeccompChoice,
-    bounding: crate::security::capabilities::CapabilitySet,
-) -> Result<Option<Arc<crate::security::seccomp::Program>>, CallError> {
-    let failed = || "cannot compile the container's seccomp profile".into();
-    match choice {
-        plan::SeccompChoice::Unconfined => Ok(None),
-        plan::SeccompChoice::RuntimeDefault => node
-            .seccomp
-            .runtime_default(bounding)
-            .map(Some)
-            .internal(failed),
-        plan::SeccompChoice::Localhost(path) => {
-            let json = std::fs::read(path)
-                .invalid(|| format!("cannot read the seccomp profile '{}'", shown(path)))?;
-            node.seccomp
-                .localhost(&json, bounding)
-                .map(Some)
-                .invalid(failed)
         }
     }
 }

@@ -455,8 +455,8 @@ fn process(inputs: &LaunchInputs<'_>) -> Result<Process, CallError> {
             .filter(|limit| limit.typ() == PosixRlimitType::RlimitNofile)
             .map(open_files)
             .collect(),
-        apparmor: None,
-        selinux: None,
+        apparmor: process.apparmor_profile().as_deref().map(Bytes::from),
+        selinux: process.selinux_label().as_deref().map(Bytes::from),
     })
 }
 

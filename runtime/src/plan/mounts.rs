@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use oci_spec::image::Config as ImageConfig;
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 use podwright_cri_api::v1::{self as cri, ContainerConfig, MountPropagation};
@@ -249,6 +250,7 @@ pub(crate) fn check_mounts(config: &ContainerConfig) -> Result<(), CallError> {
             );
             return Err(CallError::new(Kind::Unimplemented, what));
         }
+        check_target(volume)?;
         let path = Path::new(&volume.host_path);
         if !path.is_absolute() || volume.host_path.contains('\0') {
             return Err(refused(volume, "the host path is not absolute"));
@@ -274,6 +276,44 @@ pub(crate) fn check_mounts(config: &ContainerConfig) -> Result<(), CallError> {
         }
     }
     Ok(())
+}
+
+/// Files of /proc that may be replaced, by lxcfs and its like.
+const REPLACEABLE: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/uptime",
+];
+
+/// Nothing else covers /proc, whose files take the labels and settings of the container (CVE-2019-16884).
+fn check_target(volume: &cri::Mount) -> Result<(), CallError> {
+    let destination = inside_path(&volume.container_path)?;
+    if destination == Path::new("/") {
+        return Err(refused(volume, "it would cover the container's root"));
+    }
+    let of_proc = destination.starts_with("/proc");
+    if !of_proc
+        || REPLACEABLE
+            .iter()
+            .any(|file| destination == Path::new(file))
+    {
+        return Ok(());
+    }
+    let is_proc = destination == Path::new("/proc")
+        && statfs(volume.host_path.as_str())
+            .is_ok_and(|stat| stat.filesystem_type() == PROC_SUPER_MAGIC);
+    if is_proc {
+        Ok(())
+    } else {
+        Err(refused(volume, "only another procfs may cover /proc"))
+    }
 }
 
 /// The directories that an image declares as volumes and no mount of the request covers. They are made in the writable

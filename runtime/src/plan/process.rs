@@ -16,7 +16,7 @@ use crate::security::capabilities::{self, Capabilities, CapabilityRequest, Capab
 use crate::security::{Privilege, devices};
 
 /// Whether the container is privileged.
-pub(super) fn privilege(context: &LinuxContainerSecurityContext) -> Privilege {
+pub(crate) fn privilege(context: &LinuxContainerSecurityContext) -> Privilege {
     if context.privileged {
         Privilege::Privileged
     } else {

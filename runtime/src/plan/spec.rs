@@ -30,6 +30,8 @@ pub(crate) struct SpecInputs<'a> {
     pub(crate) device_filter: DeviceFilter,
     /// The score as it will be set.
     pub(crate) oom_score_adj: i32,
+    /// A loaded profile's name.
+    pub(crate) apparmor: Option<String>,
 }
 
 /// The spec of a container; fails when the request cannot be met.
@@ -105,6 +107,7 @@ fn oci_process(
     process.set_rlimits(Some(vec![limit]));
     process.set_no_new_privileges(Some(context.no_new_privs));
     process.set_oom_score_adj(Some(inputs.oom_score_adj));
+    process.set_apparmor_profile(inputs.apparmor.clone());
     Ok(process)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Everything here is data in, data out; the results go into launch plans, and nothing is applied here.
 
+pub mod apparmor;
 pub mod capabilities;
 pub mod devices;
 pub mod id_mappings;

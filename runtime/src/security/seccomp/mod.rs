@@ -30,5 +30,5 @@ pub use builtin::default_profile;
 pub use cache::ProgramCache;
 pub use compile::{Program, compile};
 pub use error::SeccompError;
-pub use profile::{KernelVersion, ProfileHost, parse_profile};
+pub use profile::{KernelVersion, MAX_PROFILE, ProfileHost, parse_profile};
 pub use rules::Overlap;

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::SeccompError;
 use crate::security::capabilities::{Capability, CapabilitySet};
 
-/// Real profiles have some 20 KiB.
-const MAX_SIZE: usize = 1 << 20;
+/// The largest profile in bytes; real ones have some 20 KiB.
+pub const MAX_PROFILE: usize = 1 << 20;
 
 /// A kernel's `major.minor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,10 +115,10 @@ struct Conditions {
 /// # Errors
 /// [`SeccompError::Json`] with line and column, [`SeccompError::TooLarge`], [`SeccompError::Field`].
 pub fn parse_profile(json: &[u8], host: &ProfileHost) -> Result<LinuxSeccomp, SeccompError> {
-    if json.len() > MAX_SIZE {
+    if json.len() > MAX_PROFILE {
         return Err(SeccompError::TooLarge {
             size: json.len(),
-            limit: MAX_SIZE,
+            limit: MAX_PROFILE,
         });
     }
     let profile: Profile = serde_json::from_slice(json).map_err(SeccompError::Json)?;

@@ -424,11 +424,12 @@ fn the_kernel_takes_the_built_in_profile() {
             call(libc::SYS_personality, 0xffff_ffff),
             call(libc::SYS_io_uring_setup, 0),
             call(5000, 0),
+            call(libc::SYS_socket, libc::AF_ALG.into()),
         ]
     });
     assert_eq!(results[0], Ok(std::process::id().into()));
     assert!(results[5].is_ok());
-    let refused: Vec<_> = [1, 2, 3, 4, 6, 7]
+    let refused: Vec<_> = [1, 2, 3, 4, 6, 7, 8]
         .map(|at: usize| results[at].unwrap_err())
         .into();
     assert_eq!(
@@ -439,7 +440,8 @@ fn the_kernel_takes_the_built_in_profile() {
             Errno::EPERM,
             Errno::EPERM,
             Errno::EPERM,
-            Errno::ENOSYS
+            Errno::ENOSYS,
+            Errno::EPERM
         ]
     );
 }
