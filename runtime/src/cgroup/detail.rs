@@ -3,7 +3,7 @@
 
 use super::dir::Dir;
 use super::format;
-use super::held::{limit, number};
+use super::held::{self, HeldResources, limit, number};
 use super::hierarchy::{Interface, Location};
 use super::{Cgroup, CgroupError, Controller};
 
@@ -14,6 +14,8 @@ pub struct Detail {
     pub cpu_user_ns: u64,
     /// CPU time in the kernel, nanoseconds.
     pub cpu_system_ns: u64,
+    /// The limits of CPU time and memory that the group holds; the others are left out.
+    pub limits: HeldResources,
     /// By the CPU quota; absent without the controller.
     pub throttling: Option<Throttling>,
     /// The most memory that was ever in use, bytes. v2: since Linux 5.19.
@@ -93,6 +95,7 @@ impl Cgroup {
         let mut detail = Detail::default();
         self.cpu_detail(&mut detail)?;
         if let Some((dir, location)) = self.controller(Controller::Memory)? {
+            held::memory(&dir, location, &mut detail.limits)?;
             match location.interface {
                 Interface::V1 => memory_v1(&dir, &mut detail)?,
                 Interface::V2 => memory_v2(&dir, &mut detail)?,
@@ -128,6 +131,7 @@ impl Cgroup {
             detail.cpu_system_ns = ns("system_usec");
         }
         if let Some((dir, location)) = self.controller(Controller::Cpu)? {
+            held::cpu(&dir, location, &mut detail.limits)?;
             let text = dir.read("cpu.stat")?;
             let value = |name| format::value(&text, name).unwrap_or_default();
             detail.throttling = Some(Throttling {

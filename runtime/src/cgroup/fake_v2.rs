@@ -360,6 +360,10 @@ fn reads_detail() {
         (detail.tasks_limit, detail.memory_reservation),
         (None, Some(0))
     );
+    assert_eq!(
+        (detail.limits.cpu_quota, detail.limits.cpu_period),
+        (Some(-1), Some(100_000))
+    );
     let huge = &detail.hugetlb[0];
     assert_eq!(
         (huge.usage, huge.max_usage, huge.limit_hits),

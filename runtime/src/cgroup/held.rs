@@ -67,7 +67,11 @@ impl Cgroup {
     }
 }
 
-fn cpu(dir: &Dir, location: Location, held: &mut HeldResources) -> Result<(), CgroupError> {
+pub(super) fn cpu(
+    dir: &Dir,
+    location: Location,
+    held: &mut HeldResources,
+) -> Result<(), CgroupError> {
     match location.interface {
         Interface::V1 => {
             held.cpu_shares = Some(number(dir, "cpu.shares")?);
@@ -96,7 +100,11 @@ fn cpu(dir: &Dir, location: Location, held: &mut HeldResources) -> Result<(), Cg
     Ok(())
 }
 
-fn memory(dir: &Dir, location: Location, held: &mut HeldResources) -> Result<(), CgroupError> {
+pub(super) fn memory(
+    dir: &Dir,
+    location: Location,
+    held: &mut HeldResources,
+) -> Result<(), CgroupError> {
     match location.interface {
         Interface::V1 => {
             held.memory_limit = format::v1_limit(number(dir, "memory.limit_in_bytes")?);

@@ -335,6 +335,77 @@ fn counts_oom_kills_and_use() {
 }
 
 #[test]
+fn tells_what_a_quota_and_a_limit_have_cost() {
+    let scratch = Scratch::new();
+    let group = scratch.create("ctr");
+    let limits = LinuxResourcesBuilder::default()
+        .cpu(
+            LinuxCpuBuilder::default()
+                .quota(5_000i64)
+                .period(50_000u64)
+                .build()
+                .unwrap(),
+        )
+        .memory(
+            LinuxMemoryBuilder::default()
+                .limit(32i64 << 20)
+                // Were both the same, v1 would count the hits as those of memory and swap.
+                .swap(64i64 << 20)
+                .build()
+                .unwrap(),
+        )
+        .pids(LinuxPidsBuilder::default().limit(32i64).build().unwrap())
+        .build()
+        .unwrap();
+    group.apply(&limits).unwrap();
+    // Page cache beyond the limit: it is hit, and nobody is killed.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let script = format!(
+        "head -c 50331648 /dev/zero > {}; while :; do :; done",
+        file.path().display()
+    );
+    let mut child = scratch.run(&group, &script);
+    let deadline = Instant::now() + DEADLINE;
+    let detail = loop {
+        let detail = group.detail().unwrap();
+        let throttled = detail.throttling.is_some_and(|of| of.throttled_periods > 2);
+        if throttled && detail.memory_limit_hits > Some(0) {
+            break detail;
+        }
+        assert!(Instant::now() < deadline, "{detail:?}");
+        std::thread::yield_now();
+    };
+    let throttling = detail.throttling.unwrap();
+    assert!(throttling.periods >= throttling.throttled_periods && throttling.throttled_ns > 0);
+    assert!(
+        detail
+            .memory_peak
+            .is_none_or(|peak| (16 << 20..=32 << 20).contains(&peak))
+    );
+    assert_eq!((detail.oom_kills, detail.tasks_limit), (0, Some(32)));
+    assert!(detail.cpu_user_ns + detail.cpu_system_ns > 0);
+    let stats = group.stats().unwrap();
+    assert!(stats.memory.cache > 0 && stats.tasks.is_none_or(|tasks| tasks >= 1));
+    group.kill_all(DEADLINE).unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_held_meter_lets_its_group_go() {
+    let scratch = Scratch::new();
+    let group = scratch.create("ctr");
+    let meter = HeldMeter::default();
+    meter.read(&group).unwrap();
+    group.remove().unwrap();
+    assert!(meter.read(&group).unwrap_err().is_missing());
+    // A group of the same name is another one.
+    scratch.create("ctr");
+    meter.read(&group).unwrap();
+    meter.end();
+    meter.read(&group).unwrap();
+}
+
+#[test]
 fn lists_children_by_prefix() {
     let scratch = Scratch::new();
     for name in ["pod1", "pod2", "other"] {

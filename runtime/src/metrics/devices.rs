@@ -1,15 +1,17 @@
 //! The names of block devices.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
-/// Names that were looked up, for one answer.
+/// Names that were looked up, for one answer. The lock guards the map; a look is a short one.
 #[derive(Debug, Default)]
-pub(super) struct Devices(HashMap<(u32, u32), String>);
+pub(super) struct Devices(Mutex<HashMap<(u32, u32), String>>);
 
 impl Devices {
     /// As `/dev/vda`; the numbers where there is no such device, as for file systems without one.
-    pub(super) fn name(&mut self, major: u32, minor: u32) -> String {
-        let name = self.0.entry((major, minor)).or_insert_with(|| {
+    pub(super) fn name(&self, major: u32, minor: u32) -> String {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = names.entry((major, minor)).or_insert_with(|| {
             let numbers = format!("{major}:{minor}");
             // sysfs(5): a link to the device's directory.
             let link = std::fs::read_link(format!("/sys/dev/block/{numbers}"));
@@ -29,7 +31,7 @@ mod tests {
 
     #[test]
     fn unknown_devices_are_told_by_their_numbers() {
-        let mut devices = Devices::default();
+        let devices = Devices::default();
         assert_eq!(devices.name(0, 4_000_000), "0:4000000");
         // Whatever this machine has.
         for entry in std::fs::read_dir("/sys/dev/block")

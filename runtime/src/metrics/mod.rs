@@ -47,56 +47,47 @@ pub(crate) async fn list(node: &Arc<Node>) -> Result<Vec<cri::PodSandboxMetrics>
         .flat_map(|sandbox| node.containers_of(&sandbox.id))
         .collect();
     stats::look(node, &containers).await;
-    let node = Arc::clone(node);
-    stats::blocking(move || {
-        let mut reading = Reading::begin(&node);
-        sandboxes
-            .iter()
-            .filter_map(|sandbox| reading.sandbox(sandbox).ok())
-            .collect()
-    })
-    .await
+    let reading = Arc::new(Reading::begin(node));
+    // One that ends while it is read has no metrics.
+    stats::collect(&sandboxes, move |sandbox| reading.sandbox(sandbox).ok()).await
 }
 
 /// What the samples of all pods share.
-struct Reading<'a> {
-    node: &'a Node,
+struct Reading {
+    node: Arc<Node>,
     now: i64,
     traffic: HashMap<String, Counters>,
     file_system: FileSystem,
     devices: Devices,
 }
 
-impl<'a> Reading<'a> {
-    fn begin(node: &'a Node) -> Self {
-        let mut devices = Devices::default();
+impl Reading {
+    fn begin(node: &Arc<Node>) -> Self {
+        let devices = Devices::default();
         Self {
-            node,
+            node: Arc::clone(node),
             now: clock::now(),
             traffic: stats::traffic(node),
-            file_system: file_system(&node.config.state_dir, &mut devices),
+            file_system: file_system(&node.config.state_dir, &devices),
             devices,
         }
     }
 
-    /// One that ends while it is read has no metrics.
-    fn sandbox(&mut self, sandbox: &Sandbox) -> Result<cri::PodSandboxMetrics, CgroupError> {
+    fn sandbox(&self, sandbox: &Sandbox) -> Result<cri::PodSandboxMetrics, CgroupError> {
         let labels = |container: &str, name: &str| {
             let metadata = sandbox.metadata();
-            let id = sandbox.cgroup.to_string();
-            let (container, name) = (container.to_owned(), name.to_owned());
             [
-                container,
-                id,
+                container.to_owned(),
+                sandbox.cgroup.to_string(),
                 String::new(),
-                name,
+                name.to_owned(),
                 metadata.namespace,
                 metadata.name,
             ]
         };
         let mut own = Samples::new(labels("", ""));
         own.times(self.now, sandbox.created_at);
-        let (used, _) = stats::of_sandbox(self.node, sandbox, self.now)?;
+        let (used, _) = stats::of_sandbox(&self.node, sandbox, self.now)?;
         own.stats(&used);
         let mut metrics = own.finish();
         if let Some(counters) = self.traffic.get(sandbox.id.as_str()) {
@@ -116,7 +107,7 @@ impl<'a> Reading<'a> {
     }
 
     /// None of one that does not run.
-    fn container(&mut self, container: &Container) -> Option<cri::ContainerMetrics> {
+    fn container(&self, container: &Container) -> Option<cri::ContainerMetrics> {
         let State::Running { started } = container.state() else {
             return None;
         };
@@ -132,7 +123,7 @@ impl<'a> Reading<'a> {
         samples.times(self.now, started.at);
         if let Err(error) = self.measure(container, started.pid, &mut samples) {
             if !error.is_missing() {
-                tracing::error!(container = %container.id, error = %chain(&error), "cannot read all metrics of the container");
+                tracing::error!(container = %container.id, error = %chain(&error), "cannot read the metrics of the container");
             }
             return None;
         }
@@ -144,7 +135,7 @@ impl<'a> Reading<'a> {
     }
 
     fn measure(
-        &mut self,
+        &self,
         container: &Container,
         pid: u32,
         samples: &mut Samples,
@@ -152,15 +143,14 @@ impl<'a> Reading<'a> {
         if let Some((used, _)) = stats::of_container(container, self.now)? {
             samples.stats(&used);
         }
-        samples.detail(&container.cgroup.detail()?, &mut self.devices);
-        samples.spec(&container.cgroup.read_resources()?);
+        samples.detail(&container.cgroup.detail()?, &self.devices);
         samples.processes(&processes::read(&container.cgroup.pids()?, pid));
         Ok(())
     }
 }
 
 /// The file system that holds writable layers; zeros when it does not tell.
-fn file_system(path: &Path, devices: &mut Devices) -> FileSystem {
+fn file_system(path: &Path, devices: &Devices) -> FileSystem {
     let device = std::fs::metadata(path).map_or(String::new(), |metadata| {
         let numbers = (major(metadata.dev()), minor(metadata.dev()));
         let (major, minor) = (u32::try_from(numbers.0), u32::try_from(numbers.1));

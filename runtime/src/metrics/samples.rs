@@ -124,7 +124,7 @@ impl Samples {
         }
     }
 
-    pub(super) fn detail(&mut self, detail: &Detail, devices: &mut Devices) {
+    pub(super) fn detail(&mut self, detail: &Detail, devices: &Devices) {
         self.add(Name::CpuUser, detail.cpu_user_ns / 1_000_000_000, &[]);
         self.add(Name::CpuSystem, detail.cpu_system_ns / 1_000_000_000, &[]);
         if let Some(throttling) = detail.throttling {
@@ -159,10 +159,11 @@ impl Samples {
                 self.add(Name::HugetlbMaxUsage, most, size);
             }
         }
+        self.spec(&detail.limits);
         self.io(detail, devices);
     }
 
-    fn io(&mut self, detail: &Detail, devices: &mut Devices) {
+    fn io(&mut self, detail: &Detail, devices: &Devices) {
         for io in &detail.io {
             let device = devices.name(io.major, io.minor);
             let (operation, counters) = match io.operation {
@@ -218,7 +219,7 @@ impl Samples {
     }
 
     /// The limits; none is told as 0, as cAdvisor does.
-    pub(super) fn spec(&mut self, held: &HeldResources) {
+    fn spec(&mut self, held: &HeldResources) {
         for (name, value) in [
             (Name::SpecCpuPeriod, held.cpu_period),
             (Name::SpecCpuShares, held.cpu_shares),
@@ -276,7 +277,14 @@ mod tests {
             bytes: 4096,
             requests: 2,
         };
+        let limits = HeldResources {
+            cpu_quota: Some(50_000),
+            cpu_period: Some(100_000),
+            cpu_shares: Some(2),
+            ..HeldResources::default()
+        };
         let detail = Detail {
+            limits,
             throttling: Some(Throttling::default()),
             memory_peak: Some(1),
             memory_limit_hits: Some(2),
@@ -293,12 +301,6 @@ mod tests {
             ],
             ..Detail::default()
         };
-        let held = HeldResources {
-            cpu_quota: Some(50_000),
-            cpu_period: Some(100_000),
-            cpu_shares: Some(2),
-            ..HeldResources::default()
-        };
         let processes = Processes {
             open_files_limit: Some(1024),
             ..Processes::default()
@@ -306,7 +308,7 @@ mod tests {
         let mut samples = Samples::new(labels());
         samples.times(1_700_000_000_999_999_999, 1_600_000_000_000_000_000);
         samples.stats(&stats);
-        samples.detail(&detail, &mut Devices::default());
+        samples.detail(&detail, &Devices::default());
         let usage = LayerUsage {
             at: 7,
             bytes: 8,
@@ -315,7 +317,6 @@ mod tests {
         samples.layer(Some(usage), &FileSystem::default());
         samples.network(&Counters::default());
         samples.processes(&processes);
-        samples.spec(&held);
         samples.finish()
     }
 

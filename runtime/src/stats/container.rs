@@ -1,7 +1,5 @@
 //! The statistics of one container.
 
-use std::sync::Arc;
-
 use podwright_cri_api::v1 as cri;
 
 use super::message;
@@ -52,11 +50,8 @@ pub(crate) fn read(container: &Container, now: i64) -> Result<Option<(Stats, u64
     }
 }
 
-pub(super) fn list(node: &Node, containers: &[Arc<Container>]) -> Vec<cri::ContainerStats> {
-    // One that ends while it is asked is not listed.
-    containers
-        .iter()
-        .filter_map(|container| stats(node, container).ok())
-        .filter(|stats| stats.cpu.is_some())
-        .collect()
+/// As lists have them: none of one that does not run, or that ends while it is asked.
+pub(super) fn running(node: &Node, container: &Container) -> Option<cri::ContainerStats> {
+    let stats = stats(node, container).ok()?;
+    stats.cpu.is_some().then_some(stats)
 }

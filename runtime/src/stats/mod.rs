@@ -13,9 +13,10 @@ mod rate;
 mod sandbox;
 mod walk;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use podwright_cri_api::v1 as cri;
 
 pub(crate) use self::container::read as of_container;
@@ -24,13 +25,19 @@ pub(crate) use self::layer::{LayerUsage, Walks, look};
 pub(crate) use self::message::INTERFACE;
 use self::rate::CpuRate;
 pub(crate) use self::sandbox::{read as of_sandbox, traffic};
-use crate::cgroup::{Cgroup, HeldMeter, Stats};
+use crate::cgroup::{Cgroup, CgroupError, HeldMeter, Stats};
 use crate::container::Container;
 use crate::error::{CallError, Context};
 use crate::node::Node;
 
 /// How long a call waits for sizes of writable layers that nobody knows yet: small ones are there at once.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
+
+/// Threads that one list is read on.
+const MOST_THREADS: usize = 4;
+
+/// So many are read on one thread before another is worth its start.
+const LEAST_SHARE: usize = 8;
 
 /// What is kept between readings of one group.
 #[derive(Debug, Default)]
@@ -46,12 +53,7 @@ impl Gauges {
     }
 
     /// The group's use now, and its CPU time per second; `began` is when it had used none.
-    fn read(
-        &self,
-        cgroup: &Cgroup,
-        began: i64,
-        now: i64,
-    ) -> Result<(Stats, u64), crate::cgroup::CgroupError> {
+    fn read(&self, cgroup: &Cgroup, began: i64, now: i64) -> Result<(Stats, u64), CgroupError> {
         let stats = self.meter.read(cgroup)?;
         let rate = self.rate.at(now, stats.cpu.usage_ns, began);
         Ok((stats, rate))
@@ -88,7 +90,10 @@ pub(crate) async fn containers(
     let containers = filter::containers(node, filter);
     layer::look(node, &containers).await;
     let node = Arc::clone(node);
-    blocking(move || container::list(&node, &containers)).await
+    collect(&containers, move |container| {
+        container::running(&node, container)
+    })
+    .await
 }
 
 /// PodSandboxStats.
@@ -116,15 +121,34 @@ pub(crate) async fn sandboxes(
         .collect();
     layer::look(node, &containers).await;
     let node = Arc::clone(node);
-    blocking(move || {
-        let traffic = sandbox::traffic(&node);
-        // One that ends while it is asked is not listed.
-        sandboxes
-            .iter()
-            .filter_map(|sandbox| sandbox::stats(&node, sandbox, &traffic).ok())
-            .collect()
+    let traffic = Arc::new(sandbox::traffic(&node));
+    // One that ends while it is asked is not listed.
+    collect(&sandboxes, move |sandbox| {
+        sandbox::stats(&node, sandbox, &traffic).ok()
     })
     .await
+}
+
+/// Reads many, in order, on a few threads: readings are small system calls that do not wait for each other.
+pub(crate) async fn collect<T, R>(
+    items: &[Arc<T>],
+    read: impl Fn(&T) -> Option<R> + Clone + Send + 'static,
+) -> Result<Vec<R>, CallError>
+where
+    T: Send + Sync + 'static,
+    R: Send + 'static,
+{
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    let threads = *THREADS.get_or_init(|| {
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_THREADS))
+    });
+    let share = items.len().div_ceil(threads).max(LEAST_SHARE);
+    let parts = items.chunks(share).map(|part| {
+        let (part, read) = (part.to_vec(), read.clone());
+        blocking(move || -> Vec<R> { part.iter().filter_map(|item| read(item)).collect() })
+    });
+    let parts = try_join_all(parts).await?;
+    Ok(parts.into_iter().flatten().collect())
 }
 
 /// Many small system calls belong off the threads that serve others.

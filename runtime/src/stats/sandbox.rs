@@ -45,7 +45,11 @@ pub(super) fn stats(
         });
         let counters = traffic.get(sandbox.id.as_str());
         linux.network = counters.map(|counters| message::network(counters, now));
-        linux.containers = container::list(node, &node.containers_of(&sandbox.id));
+        let containers = node.containers_of(&sandbox.id);
+        linux.containers = containers
+            .iter()
+            .filter_map(|of| container::running(node, of))
+            .collect();
     }
     Ok(cri::PodSandboxStats {
         attributes: Some(cri::PodSandboxAttributes {

@@ -11,8 +11,8 @@ use nix::{
     unistd::Pid,
 };
 use podwright_cri_api::v1::{
-    ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest,
-    ListPodSandboxStatsRequest,
+    ListContainerStatsRequest, ListContainersRequest, ListPodSandboxMetricsRequest,
+    ListPodSandboxRequest, ListPodSandboxStatsRequest,
 };
 use podwright_integration::cri::Pod;
 use tonic::{Code, Status};
@@ -134,7 +134,12 @@ async fn freeze(target: &Target, measured: &mut Measured, monitors: &[u32]) -> R
 /// Medians of the lists over all pods.
 async fn lists(target: &Target, measured: &mut Measured) -> Result<()> {
     let runtime = target.cri.client().runtime;
-    for figure in [Figure::ContainerStats, Figure::PodStats, Figure::List] {
+    for figure in [
+        Figure::ContainerStats,
+        Figure::PodStats,
+        Figure::PodMetrics,
+        Figure::List,
+    ] {
         let mut times = Vec::new();
         for _ in 0..11 {
             let mut runtime = runtime.clone();
@@ -147,6 +152,10 @@ async fn lists(target: &Target, measured: &mut Measured) -> Result<()> {
                 Figure::PodStats => {
                     let request = ListPodSandboxStatsRequest::default();
                     runtime.list_pod_sandbox_stats(request).await.map(drop)
+                }
+                Figure::PodMetrics => {
+                    let request = ListPodSandboxMetricsRequest::default();
+                    runtime.list_pod_sandbox_metrics(request).await.map(drop)
                 }
                 _ => runtime
                     .list_containers(ListContainersRequest::default())

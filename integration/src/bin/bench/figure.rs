@@ -51,6 +51,7 @@ figures! {
     LogCpu: "runtime's CPU for that log", "s", Goal::Most(0.8);
     ContainerStats: "ListContainerStats, 100 pods", "ms", Goal::Most(8.0);
     PodStats: "ListPodSandboxStats, 100 pods", "ms", Goal::Most(8.0);
+    PodMetrics: "ListPodSandboxMetrics, 100 pods", "ms", Goal::Most(40.0);
     List: "ListContainers, 100 pods", "ms", Goal::Most(0.5);
     Pull: "pull of 8 layers, 220 MiB unpacked", "s", Goal::Most(0.9);
     PullCpu: "runtime's CPU for that pull", "s", Goal::Most(1.5);
