@@ -12,8 +12,6 @@
 //! - No buffer grows without bound: what the backend does not read is not read from the socket, and what the
 //!   client does not read is not taken from the backend.
 
-#![allow(dead_code, unused_imports)] // while the protocols are being written
-
 mod backend;
 mod config;
 mod connection;
@@ -25,6 +23,7 @@ mod port_forward;
 mod remote_command;
 mod server;
 mod session;
+mod spdy;
 mod token;
 mod websocket;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONNECTION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming as Body;
@@ -60,7 +60,6 @@ pub(crate) async fn serve_request(
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let connection = http1::Builder::new()
-        .keep_alive(false)
         .title_case_headers(true)
         .max_headers(MAX_HEADERS)
         .max_buf_size(gate.max_head_bytes.max(MIN_HEAD_BYTES))
@@ -143,6 +142,8 @@ fn refuse(refusal: Refusal) -> Answer {
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    // One connection, one request.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
