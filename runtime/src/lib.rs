@@ -142,7 +142,7 @@ impl Runtime {
         let (events, happened) = mpsc::unbounded_channel();
         let images = ImageStore::open(image_config(&config)).await?;
         let user_namespaces = UserNamespaceSupport::probe(images.layers_root());
-        let (container_events, told) = events::Events::new();
+        let (container_events, publisher) = events::Events::new();
         let node = Arc::new(Node {
             kernel: KernelFeatures::probe(&user_namespaces),
             user_namespaces,
@@ -177,8 +177,7 @@ impl Runtime {
             })?;
         let streams = Arc::new(stream::bind(&node).await?);
         tokio::spawn(follow(Arc::downgrade(&node), happened));
-        let readers = node.container_events.readers();
-        tokio::spawn(told.publish(Arc::downgrade(&node), readers));
+        tokio::spawn(publisher.publish(Arc::downgrade(&node)));
         Ok(Self { node, streams })
     }
 

@@ -64,6 +64,12 @@ impl Listener {
         Ok(Self { heard, task })
     }
 
+    /// Ends the stream; calls after it come after its end for the daemon, too.
+    async fn close(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     fn heard(&self) -> Vec<ContainerEventResponse> {
         self.heard.lock().unwrap().clone()
     }
@@ -409,7 +415,7 @@ async fn who_comes_back_reaches_the_true_state() -> Result<()> {
         // What was heard until the break counts; what was on its way is in the list.
         let heard = listener.heard();
         check_order(&heard)?;
-        drop(listener);
+        listener.close().await;
         view = View::listed(&node).await?;
         // Between the list and the new stream things go on.
         node.cri.stop_pod(&pods[pods.len() - 1].id).await?;

@@ -317,7 +317,8 @@ impl RuntimeService for Service {
         &self,
         _: Request<GetEventsRequest>,
     ) -> Answer<Self::GetContainerEventsStream> {
-        let subscription = self.node.container_events.subscribe().ok_or_else(|| {
+        let subscription = self.node.container_events.subscribe().await;
+        let subscription = subscription.ok_or_else(|| {
             Status::resource_exhausted(
                 "cannot stream container events: as many clients listen as are allowed; end some",
             )

@@ -71,6 +71,11 @@ impl<T: Clone> Log<T> {
         }
     }
 
+    /// Whether anybody reads.
+    pub(super) fn has_readers(&self) -> bool {
+        !self.readers.is_empty()
+    }
+
     /// Whether anybody reads, or may come back.
     pub(super) fn is_wanted(&mut self, now: Instant) -> bool {
         self.expire(now);
@@ -91,12 +96,18 @@ impl<T: Clone> Log<T> {
         {
             self.drop_oldest();
         }
-        let first = self.first;
-        self.absent.retain(|absent| absent.next >= first);
     }
 
-    /// Takes on a reader. It begins where the one that had come least far of those that have gone stopped, else with
-    /// what comes from now on. None when there are too many.
+    /// As [`Self::append`] of `count` entries that are lost at once, with all before them: every reader is told.
+    pub(super) fn lose(&mut self, count: u64) {
+        while !self.entries.is_empty() {
+            self.drop_oldest();
+        }
+        self.first += count;
+    }
+
+    /// Takes on a reader. It begins where the one that had come least far of those that have gone stopped, and is told
+    /// when what came then is lost; else with what comes from now on. None when there are too many.
     pub(super) fn open(&mut self, now: Instant) -> Option<Reader> {
         self.expire(now);
         if self.readers.len() >= self.bounds.readers {
@@ -273,9 +284,30 @@ mod tests {
         assert_eq!(rest(&mut log, new), [Next::Entry(4)]);
     }
 
+    #[test]
+    fn who_comes_back_is_told_of_what_was_lost_meanwhile() {
+        let now = Instant::now();
+        let mut log = Log::new(BOUNDS, now);
+        for entry in 0..5 {
+            log.append(entry, 1, now);
+        }
+        let reader = log.open(now).unwrap();
+        assert_eq!(rest(&mut log, reader), [Next::Lost]);
+        log.close(reader, now);
+        log.append(5, 1, now);
+        log.lose(3);
+        log.append(9, 1, now);
+        let (back, new) = (log.open(now).unwrap(), log.open(now).unwrap());
+        log.append(10, 1, now);
+        assert_eq!(rest(&mut log, back), [Next::Lost]);
+        assert_eq!(rest(&mut log, new), [Next::Entry(10)]);
+        assert_eq!(log.end(), 11);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Append(usize),
+        Lose,
         Open,
         Read(usize),
         Close(usize),
@@ -286,6 +318,7 @@ mod tests {
         let step = prop_oneof![
             (1_usize..40).prop_map(Step::Append),
             Just(Step::Open),
+            Just(Step::Lose),
             (0_usize..3).prop_map(Step::Read),
             (0_usize..3).prop_map(Step::Close),
             (0_u64..6).prop_map(Step::Pass),
@@ -305,6 +338,10 @@ mod tests {
                 match step {
                     Step::Append(bytes) => {
                         log.append(told, bytes, now);
+                        told += 1;
+                    }
+                    Step::Lose => {
+                        log.lose(1);
                         told += 1;
                     }
                     Step::Open => readers.extend(log.open(now).map(|reader| (reader, None))),

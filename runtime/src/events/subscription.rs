@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use futures_util::Stream;
 use podwright_cri_api::v1::ContainerEventResponse;
+use prost::Message as _;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -34,7 +35,13 @@ impl Subscription {
             // Before the look at the log: what is appended after it wakes us.
             let serving = *self.news.borrow_and_update();
             match self.shared.log().next(self.reader) {
-                Next::Entry(event) => return Ok(Arc::unwrap_or_clone(event)),
+                Next::Entry(event) => {
+                    let event = ContainerEventResponse::decode(&*event);
+                    // Encoded by this very program.
+                    return event.map_err(|error| {
+                        Status::internal(format!("cannot read back a kept event: {error}"))
+                    });
+                }
                 Next::Lost => {
                     return Err(Status::data_loss(format!(
                         "events were lost: this stream was more than {} events or {} MiB behind; subscribe again and list pods and containers",
