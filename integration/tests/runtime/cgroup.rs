@@ -149,3 +149,33 @@ async fn oom_score_is_the_requests() -> Result<()> {
     );
     node.finish().await
 }
+
+#[tokio::test]
+async fn a_node_that_is_made_cannot_be_opened_unless_privileged() -> Result<()> {
+    let node = Node::start().await?;
+    let mut spec = PodSpec::new("pod");
+    spec.linux()
+        .security_context
+        .get_or_insert_default()
+        .privileged = true;
+    let pod = node.cri.run_pod(spec).await?;
+    // A driver number for experiments: without the rules of the cgroup, the open gets as far as to find no driver.
+    let script = "mknod /device b 240 0 && cat /device; head -c 1 /dev/zero | wc -c";
+    for (privileged, refusal) in [
+        (false, "Operation not permitted"),
+        (true, "No such device or address"),
+    ] {
+        let name = if privileged { "privileged" } else { "confined" };
+        let spec = ContainerSpec::new(name).with_security(|security| {
+            security.privileged = privileged;
+        });
+        let id = node.cri.run(&pod, spec).await?;
+        let said = node
+            .cri
+            .shell(&id, &format!("{{ {script}; }} 2>&1"))
+            .await?;
+        assert!(said.contains(refusal), "{name}: {said}");
+        assert!(said.ends_with("1\n"), "{name}: {said}");
+    }
+    node.finish().await
+}

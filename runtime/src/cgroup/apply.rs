@@ -1,11 +1,11 @@
 //! Setting limits: what a request may hold, and who sets which part of it.
 
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxHugepageLimit, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxHugepageLimit, LinuxPids, LinuxResources};
 
 use super::dir::Dir;
 use super::hierarchy::{Interface, Location};
-use super::{Cgroup, CgroupError, Controller, Version, apply_v1, apply_v2};
+use super::{Cgroup, CgroupError, Controller, Version, apply_devices, apply_v1, apply_v2};
 
 impl Cgroup {
     /// Sets what `resources` holds; absent fields, and zero limits as the OCI runtimes treat them, stay as they are.
@@ -16,7 +16,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`CgroupError::Write`] with a hint when the kernel refuses a value; [`CgroupError::MissingController`],
-    /// [`CgroupError::UnifiedOnV1`], [`CgroupError::DeviceFilterUnsupported`], [`CgroupError::Unsupported`] or
+    /// [`CgroupError::UnifiedOnV1`], [`CgroupError::DeviceProgram`], [`CgroupError::DeviceFilterUnsupported`], [`CgroupError::Unsupported`] or
     /// [`CgroupError::InvalidValue`] for what can never work.
     pub fn apply(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
         refuse_unsupported(resources)?;
@@ -25,12 +25,7 @@ impl Cgroup {
             .as_ref()
             .filter(|rules| !rules.is_empty())
         {
-            let Some((dir, _)) = self.controller(Controller::Devices)? else {
-                return Err(CgroupError::DeviceFilterUnsupported {
-                    path: self.path.to_string(),
-                });
-            };
-            apply_v1::devices(&dir, rules)?;
+            self.apply_devices(rules)?;
         }
         if let Some(memory) = resources.memory() {
             let asked = [memory.limit(), memory.swap(), memory.reservation()]
@@ -90,6 +85,19 @@ impl Cgroup {
                 field,
             }),
         }
+    }
+
+    /// By the v1 controller where there is one, and by a program on the unified mount otherwise.
+    fn apply_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), CgroupError> {
+        if let Some((dir, _)) = self.controller(Controller::Devices)? {
+            return apply_v1::devices(&dir, rules);
+        }
+        let Some(mount) = self.hierarchy.unified() else {
+            return Err(CgroupError::DeviceFilterUnsupported {
+                path: self.path.to_string(),
+            });
+        };
+        apply_devices::apply(&mount.dir.open(self.path.relative())?, rules)
     }
 
     fn apply_pids(&self, pids: LinuxPids) -> Result<(), CgroupError> {

@@ -3,10 +3,11 @@
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::write;
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory};
+use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory};
 
 use super::CgroupError;
 use super::apply::write_in_any_order;
+use super::device_rule::{self, DeviceRule, Kind};
 use super::dir::Dir;
 
 const LIMIT: &str = "memory.limit_in_bytes";
@@ -137,54 +138,29 @@ pub(super) fn devices(dir: &Dir, rules: &[LinuxDeviceCgroup]) -> Result<(), Cgro
 
 /// The kernel's form of a rule: `c 1:3 rwm`, `b *:* m`, `a` for everything.
 fn device_rule(rule: &LinuxDeviceCgroup) -> Result<String, CgroupError> {
-    let invalid = |reason| CgroupError::InvalidValue {
-        field: "devices",
-        value: rule.to_string(),
-        reason,
-    };
-    let access = rule
-        .access()
-        .as_deref()
-        .filter(|access| !access.is_empty())
-        .unwrap_or("rwm");
-    if access.len() > 3 || !access.bytes().all(|byte| b"rwm".contains(&byte)) {
-        return Err(invalid("access is not made of r, w and m"));
-    }
-    let kind = match rule.typ().unwrap_or_default() {
-        LinuxDeviceType::C | LinuxDeviceType::U => 'c',
-        LinuxDeviceType::B => 'b',
-        LinuxDeviceType::P => return Err(invalid("a FIFO is not a device")),
-        LinuxDeviceType::A
-            if access.len() == 3
-                && rule.major().is_none_or(|n| n < 0)
-                && rule.minor().is_none_or(|n| n < 0) =>
-        {
-            return Ok("a".to_owned());
-        }
+    let parsed = DeviceRule::parse(rule)?;
+    let kind = match parsed.kind {
+        Kind::Character => 'c',
+        Kind::Block => 'b',
+        Kind::All if parsed.is_universal() => return Ok("a".to_owned()),
         // The kernel takes `a` as all devices with all accesses, whatever follows.
-        LinuxDeviceType::A => {
-            return Err(invalid(
+        Kind::All => {
+            return Err(device_rule::invalid(
+                rule,
                 "a rule for all types cannot name numbers or part of the accesses",
             ));
         }
     };
-    // Negative numbers stand for all, as in runc.
-    let number = |number: Option<i64>| match number.filter(|number| *number >= 0) {
-        Some(number) => number.to_string(),
-        None => "*".to_owned(),
-    };
-    Ok(format!(
-        "{kind} {}:{} {access}",
-        number(rule.major()),
-        number(rule.minor())
-    ))
+    let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
+    let (major, minor) = (number(parsed.major), number(parsed.minor));
+    Ok(format!("{kind} {major}:{minor} {}", parsed.access))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::LinuxDeviceCgroupBuilder;
+    use oci_spec::runtime::{LinuxDeviceCgroupBuilder, LinuxDeviceType};
 
     #[test]
     fn writes_device_rules() {

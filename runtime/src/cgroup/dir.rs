@@ -54,6 +54,10 @@ impl Dir {
         &self.path
     }
 
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     pub(super) fn into_fd(self) -> OwnedFd {
         self.fd
     }

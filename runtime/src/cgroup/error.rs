@@ -61,8 +61,19 @@ pub enum CgroupError {
         /// The first key of the request.
         key: String,
     },
-    /// Device rules need a v1 devices controller or a BPF program.
-    #[error("{path}: no v1 devices controller to hold the device rules")]
+    /// The kernel refused the program that decides on device accesses.
+    #[error("cannot put a device program on {}; it takes a kernel with CONFIG_CGROUP_BPF, and CAP_SYS_ADMIN or CAP_BPF and CAP_NET_ADMIN", path.display())]
+    DeviceProgram {
+        /// The group.
+        path: PathBuf,
+        /// What the system answered.
+        #[source]
+        source: Errno,
+    },
+    /// Device rules need a v1 devices controller, or a unified mount for a program.
+    #[error(
+        "{path}: neither a v1 devices controller nor cgroup2 is mounted to hold the device rules"
+    )]
     DeviceFilterUnsupported {
         /// The group.
         path: String,

@@ -116,7 +116,7 @@ fn detects_v2() {
     let fake = Fake::new();
     let hierarchy = &fake.group.hierarchy;
     assert_eq!(hierarchy.version(), Version::V2);
-    assert_eq!(hierarchy.device_filter(), DeviceFilter::Unsupported);
+    assert_eq!(hierarchy.device_filter(), DeviceFilter::Program);
     assert!(hierarchy.supports(Controller::Memory) && !hierarchy.supports(Controller::Freezer));
     assert_eq!(fake.group.procs_files(), [fake.file("cgroup.procs")]);
     assert!(fake.group.dir().is_ok());
@@ -266,7 +266,7 @@ fn refuses_what_v2_cannot_do() {
         .unwrap();
     assert!(matches!(
         fake.group.apply(&devices),
-        Err(CgroupError::DeviceFilterUnsupported { .. })
+        Err(CgroupError::DeviceProgram { .. })
     ));
     for key in [
         "../memory.max",

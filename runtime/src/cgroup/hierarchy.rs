@@ -30,6 +30,8 @@ pub enum Version {
 pub enum DeviceFilter {
     /// By the v1 devices controller.
     Cgroup1,
+    /// By a BPF program on the group in the unified mount.
+    Program,
     /// Not at all: leave device rules out of the resources.
     Unsupported,
 }
@@ -216,9 +218,10 @@ impl Hierarchy {
 
     /// Whether device rules can be applied.
     pub fn device_filter(&self) -> DeviceFilter {
-        match self.location(Controller::Devices) {
-            Some(_) => DeviceFilter::Cgroup1,
-            None => DeviceFilter::Unsupported,
+        match (self.location(Controller::Devices), self.unified()) {
+            (Some(_), _) => DeviceFilter::Cgroup1,
+            (None, Some(_)) => DeviceFilter::Program,
+            (None, None) => DeviceFilter::Unsupported,
         }
     }
 

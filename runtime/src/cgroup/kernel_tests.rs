@@ -463,3 +463,25 @@ fn measure() {
         );
     }
 }
+
+/// On v1 machines too, which have the unified mount beside their controllers: both have to allow.
+#[test]
+fn a_program_decides_on_devices_and_gives_way_to_its_successor() {
+    let scratch = Scratch::new();
+    let group = scratch.create("leaf");
+    let mount = scratch.hierarchy.unified().unwrap();
+    let dir = mount.dir.open(group.path.relative()).unwrap();
+    let zero_is_read = || {
+        let mut child = scratch.run(&group, "head -c 1 /dev/zero");
+        child.wait().unwrap().success()
+    };
+    let rules = resources().devices().clone().unwrap();
+    apply_devices::apply(&dir, &rules).unwrap();
+    assert!(zero_is_read());
+    // Without the rule for /dev/zero, the last one.
+    apply_devices::apply(&dir, &rules[..2]).unwrap();
+    assert!(!zero_is_read());
+    assert_eq!(bpf::attached(dir.as_fd()).unwrap().len(), 1);
+    apply_devices::apply(&dir, &rules).unwrap();
+    assert!(zero_is_read());
+}

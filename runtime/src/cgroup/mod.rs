@@ -11,10 +11,14 @@
 //! a process of the pod belongs in a leaf beside the containers, never in the pod's own group.
 
 mod apply;
+mod apply_devices;
 mod apply_v1;
 mod apply_v2;
+mod bpf;
 mod create;
 mod detail;
+mod device_program;
+mod device_rule;
 mod dir;
 mod error;
 mod exec;

@@ -120,7 +120,7 @@ fn linux(
     let (devices, rules) =
         process::container_devices(inputs.config, privilege, pods.privileged_devices)?;
     let rules = match inputs.device_filter {
-        DeviceFilter::Cgroup1 => Some(rules),
+        DeviceFilter::Cgroup1 | DeviceFilter::Program => Some(rules),
         DeviceFilter::Unsupported => None,
     };
     let asked = inputs
