@@ -33,3 +33,7 @@ pub use error::StreamError;
 pub use pipe::{Incoming, Outgoing};
 pub use server::Server;
 pub use session::{AttachSession, ExecSession, PortForwardSession, Stdio, StdioChoice, Terminal};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

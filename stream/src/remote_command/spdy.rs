@@ -64,6 +64,9 @@ impl Expected {
 struct ClientStreams {
     error: Option<Outgoing>,
     pipes: Pipes,
+    /// Our directions of the client's streams. Kubernetes' clients take their half-close for the end of the session, and stop
+    /// reading their own stdin: it comes when the session has ended.
+    unused: Vec<Outgoing>,
 }
 
 impl ClientStreams {
@@ -94,18 +97,22 @@ impl ClientStreams {
     /// Takes a stream that there is not yet; others are refused. One that nobody asked for is accepted too: clients open
     /// what their own user asked for, and should not fail because the runtime was asked for less.
     fn add(&mut self, new: NewStream) {
+        let mut incoming = |stream: Stream| {
+            self.unused.push(stream.outgoing);
+            stream.incoming
+        };
         match new.headers().get("streamtype") {
             Some("error") => take(new, &mut self.error, |stream| stream.outgoing),
-            Some("stdin") => take(new, &mut self.pipes.stdin, |stream| stream.incoming),
+            Some("stdin") => take(new, &mut self.pipes.stdin, &mut incoming),
             Some("stdout") => take(new, &mut self.pipes.stdout, |stream| stream.outgoing),
             Some("stderr") => take(new, &mut self.pipes.stderr, |stream| stream.outgoing),
-            Some("resize") => take(new, &mut self.pipes.resize, |stream| stream.incoming),
+            Some("resize") => take(new, &mut self.pipes.resize, &mut incoming),
             kind => tracing::debug!(?kind, "a client opened a stream of an unexpected type"),
         }
     }
 }
 
-/// Accepts the stream and keeps the direction that is used. The other one ends at once.
+/// Accepts the stream, when there is none of its type yet, and keeps what is used of it.
 fn take<T>(new: NewStream, place: &mut Option<T>, direction: impl FnOnce(Stream) -> T) {
     if place.is_none() {
         *place = new.accept().map(direction);

@@ -30,6 +30,14 @@ const SETTINGS_INITIAL_WINDOW: u32 = 7;
 /// Settings of a frame; there are eight identifiers.
 const MAX_SETTINGS: usize = 64;
 
+/// The ids of our PINGs; a server's are even.
+pub(super) mod ping {
+    /// Finds out whether the peer has windows.
+    pub(in crate::spdy) const PROBE: u32 = 2;
+    /// Finds out whether the peer is there.
+    pub(in crate::spdy) const STALL: u32 = 4;
+}
+
 /// Whether a frame is the sender's last of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fin {

@@ -16,6 +16,8 @@ mod writer;
 use std::io;
 
 pub(crate) use driver::serve;
+#[cfg(test)]
+pub(crate) use headers::tests::ClientEncoder;
 pub(crate) use headers::{HeaderError, Headers};
 pub(crate) use stream::{NewStream, Stream};
 

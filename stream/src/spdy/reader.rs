@@ -2,12 +2,13 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::SpdyError;
-use super::frame::{Control, Fin, FrameHeader, MAX_CONTROL, Reset};
+use super::frame::{Control, Fin, FrameHeader, MAX_CONTROL, Reset, ping};
 use super::headers::{Decoder, HeaderError, Headers};
 use super::state::Shared;
 use crate::http::Socket;
@@ -17,6 +18,10 @@ use crate::pipe::Feed;
 /// What one read asks for: little while little comes, so that an idle connection holds little.
 const MIN_READ: usize = 4 * 1024;
 const MAX_READ: usize = 128 * 1024;
+
+/// While nothing is read, the client is sent a PING so often. When it is gone, its FIN may be stuck behind data that has no
+/// room here; its kernel answers whatever comes after close(2) with a reset (RFC 1122, section 4.2.2.13), which is noticed.
+const STALL_PING: Duration = Duration::from_secs(2);
 
 /// Reads frames until the connection ends.
 #[derive(Debug)]
@@ -120,10 +125,15 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
 
     /// Waits until the backend has read enough; meanwhile, the connection is not read.
     async fn room(&self, feed: &Feed) -> Result<usize, SpdyError> {
-        tokio::select! {
-            biased;
-            room = poll_fn(|cx| feed.poll_room(cx)) => Ok(room),
-            () = self.socket.closed() => Err(SpdyError::Closed),
+        loop {
+            tokio::select! {
+                biased;
+                room = poll_fn(|cx| feed.poll_room(cx)) => return Ok(room),
+                () = self.socket.closed() => return Err(SpdyError::Closed),
+                () = tokio::time::sleep(STALL_PING) => {
+                    self.shared.control(|state| state.control.ping(ping::STALL));
+                }
+            }
         }
     }
 
@@ -157,11 +167,12 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
                     });
                 }
             }
-            // Ours are even: section 2.6.5.
-            Control::Ping(id) if id % 2 == 0 => self.shared.control(|state| {
+            Control::Ping(ping::PROBE) => self.shared.control(|state| {
                 state.flow.probed();
                 state.unblock();
             }),
+            // Ours are even, and come back: section 2.6.5.
+            Control::Ping(id) if id.is_multiple_of(2) => {}
             Control::Ping(id) => self.shared.control(|state| state.control.ping(id)),
             Control::GoAway => {
                 // The client takes no streams from us, of which there are none. When it has none left either, it is done.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::flow::Exhausted;
-use super::frame::{Fin, FrameHeader, GoAway};
+use super::frame::{Fin, FrameHeader, GoAway, ping};
 use super::state::{Phase, Shared, Side, State};
 use crate::idle::IdleClock;
 use crate::pipe::{CHUNK, Level};
@@ -17,9 +17,6 @@ use crate::pipe::{CHUNK, Level};
 const BATCH: usize = 256 * 1024;
 /// One stream's turn, so that many get theirs.
 const TURN: usize = CHUNK;
-
-/// The id of our only PING; the server's are even.
-const PROBE: u32 = 2;
 
 /// Writes until the connection is closed from our side: GOAWAY, and the end of what we send.
 pub(super) async fn run<W: AsyncWrite + Unpin>(
@@ -109,7 +106,7 @@ impl State {
         let data = match open.drain.level() {
             Level::Some if allowance == 0 => {
                 if self.flow.exhausted(now) == Exhausted::Probe {
-                    self.control.ping(PROBE);
+                    self.control.ping(ping::PROBE);
                 }
                 self.block(id);
                 return;

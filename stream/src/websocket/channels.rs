@@ -24,9 +24,12 @@ use crate::pipe::{
     Bell, CHUNK, Doorbell, Drain, Feed, Incoming, Level, Outgoing, incoming, outgoing,
 };
 
-/// How often a sign of life is sent: a PING, or a PONG while we read nothing and so leave the client's PINGs unanswered.
-/// Kubernetes' clients give a server up that answers none for a minute; RFC 6455, section 5.5.3 allows a PONG unasked.
+/// How often a sign of life is sent.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How often while the backend has no room, and so nothing is read, not even PINGs: a PONG that nobody asked for (RFC 6455,
+/// section 5.5.3). Kubernetes' clients give a server up that sends none for a minute. When the client is gone, its FIN may
+/// be stuck behind data that has no room here; its kernel answers whatever comes after close(2) with a reset, which is noticed.
+const STALLED: Duration = Duration::from_secs(2);
 
 /// After our last frame, the client has so long to close the connection. Closing it first, with something of the client's
 /// unread, would make the kernel reset it (RFC 1122, section 4.2.2.13) and take from the client what it has not read yet.
@@ -243,6 +246,7 @@ impl Shared {
             return Ok(room);
         }
         self.stalled.store(true, Ordering::Relaxed);
+        self.doorbell.wake();
         let room = tokio::select! {
             room = poll_fn(|cx| feed.poll_room(cx)) => Ok(room),
             () = socket.closed() => Err(WebSocketError::Closed),
@@ -262,7 +266,7 @@ impl Shared {
         if let Some(channel) = self.channels.greets {
             sink.feed(encoding.encode(channel, &[])).await?;
         }
-        let mut next_sign = Instant::now() + KEEPALIVE;
+        let mut last_sign = Instant::now();
         let mut last = None;
         loop {
             if self.round(sink).await? {
@@ -274,19 +278,30 @@ impl Shared {
                 sink.flush().await?;
                 tokio::select! {
                     () = self.doorbell.wait() => {}
-                    () = tokio::time::sleep_until(next_sign) => {}
+                    () = tokio::time::sleep_until(last_sign + self.sign_interval()) => {}
                     said = &mut finished => last = Some(said.ok().flatten()),
                 }
             }
-            if next_sign <= Instant::now() {
-                let sign = if self.stalled.load(Ordering::Relaxed) {
-                    Message::Pong(Bytes::new())
-                } else {
-                    Message::Ping(Bytes::new())
-                };
-                sink.feed(sign).await?;
-                next_sign = Instant::now() + KEEPALIVE;
+            if last_sign + self.sign_interval() <= Instant::now() {
+                last_sign = Instant::now();
+                sink.feed(self.sign()).await?;
             }
+        }
+    }
+
+    fn sign_interval(&self) -> Duration {
+        if self.stalled.load(Ordering::Relaxed) {
+            STALLED
+        } else {
+            KEEPALIVE
+        }
+    }
+
+    fn sign(&self) -> Message {
+        if self.stalled.load(Ordering::Relaxed) {
+            Message::Pong(Bytes::new())
+        } else {
+            Message::Ping(Bytes::new())
         }
     }
 

@@ -30,6 +30,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Tunnel<T> {
     }
 }
 
+#[cfg(test)]
+impl<T: AsyncRead + AsyncWrite + Unpin> Tunnel<T> {
+    /// The client's end.
+    pub(crate) async fn client(transport: T) -> Self {
+        let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
+        Self {
+            messages: WebSocketStream::from_raw_socket(transport, role, None).await,
+            current: Bytes::new(),
+        }
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tunnel<T> {
     fn poll_read(
         self: Pin<&mut Self>,
