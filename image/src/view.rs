@@ -64,6 +64,13 @@ pub struct LayeredView {
     _lease: Option<Lease>,
 }
 
+/// What a path leads to.
+enum Place {
+    Directory,
+    /// The layer that has it, and its path there without symlinks.
+    Other(usize, Vec<u8>),
+}
+
 /// What a name is in the merged tree.
 enum Found {
     Nothing,
@@ -108,8 +115,14 @@ impl LayeredView {
     /// Reads a regular file of at most `max_bytes`; `None` when there is none of that name. Symlinks lead
     /// no further than the image's root. Blocks.
     pub fn read(&self, path: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, ViewError> {
-        let Some((layer, resolved)) = self.resolve(path)? else {
-            return Ok(None);
+        let (layer, resolved) = match self.resolve(path)? {
+            None => return Ok(None),
+            Some(Place::Other(layer, resolved)) => (layer, resolved),
+            Some(Place::Directory) => {
+                return Err(ViewError::NotAFile {
+                    path: path.to_owned(),
+                });
+            }
         };
         let failed = |operation| {
             move |source| ViewError::Io {
@@ -148,8 +161,14 @@ impl LayeredView {
         Ok(Some(bytes))
     }
 
-    /// The layer that has the file, and its path there without symlinks.
-    fn resolve(&self, path: &str) -> Result<Option<(usize, Vec<u8>)>, ViewError> {
+    /// Whether a path leads to a directory; `None` when it leads to nothing. Symlinks lead no further than the image's
+    /// root. Blocks.
+    pub fn is_directory(&self, path: &str) -> Result<Option<bool>, ViewError> {
+        let place = self.resolve(path)?;
+        Ok(place.map(|place| matches!(place, Place::Directory)))
+    }
+
+    fn resolve(&self, path: &str) -> Result<Option<Place>, ViewError> {
         let too_far = || ViewError::Loop {
             path: path.to_owned(),
         };
@@ -181,13 +200,10 @@ impl LayeredView {
             })?;
             match found {
                 Found::Nothing => return Ok(None),
-                Found::Directory(_) if ahead.is_empty() => {
-                    return Err(ViewError::NotAFile {
-                        path: path.to_owned(),
-                    });
-                }
                 Found::Directory(layers) => merged.push(layers),
-                Found::Other(layer) if ahead.is_empty() => return Ok(Some((layer, place))),
+                Found::Other(layer) if ahead.is_empty() => {
+                    return Ok(Some(Place::Other(layer, place)));
+                }
                 Found::Other(_) => return Ok(None),
                 Found::Symlink(target) => {
                     symlinks += 1;
@@ -203,9 +219,7 @@ impl LayeredView {
                 }
             }
         }
-        Err(ViewError::NotAFile {
-            path: path.to_owned(),
-        })
+        Ok(Some(Place::Directory))
     }
 
     /// Looks a path up in the layers that its directory is merged from.

@@ -183,6 +183,17 @@ wire_enum! {
         },
         /// The pod's /dev/shm, which pause holds.
         2 => PodShm,
+        /// A directory of an image, read-only.
+        3 => Image {
+            /// As for [`Step::OverlayRoot`].
+            layers: Bytes,
+            /// `lowerdir=…` of two directories at least, as mount(2) takes it.
+            options: Bytes,
+            /// Path within the image; empty for its root.
+            sub_path: Bytes,
+            /// Host directory to mount on for a moment; only in the child's mount namespace.
+            at: Bytes,
+        },
     }
 }
 

@@ -27,8 +27,6 @@ pub(crate) enum Kind {
     Unavailable,
     /// Credentials are missing or refused.
     PermissionDenied,
-    /// CRI has it, and this version does not.
-    Unimplemented,
     /// The system refused.
     Internal,
 }
@@ -143,7 +141,6 @@ impl From<CallError> for Status {
             Kind::ResourceExhausted => Code::ResourceExhausted,
             Kind::Unavailable => Code::Unavailable,
             Kind::PermissionDenied => Code::PermissionDenied,
-            Kind::Unimplemented => Code::Unimplemented,
             Kind::Internal => Code::Internal,
         };
         // gRPC clients bound the size of headers; the message travels in one.

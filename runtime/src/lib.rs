@@ -20,6 +20,7 @@ mod names;
 mod node;
 mod pause;
 mod plan;
+mod propagation;
 mod reclaim;
 mod records;
 mod recover;
@@ -126,7 +127,7 @@ impl Runtime {
                 &config.state_dir,
                 &["", "pods", "containers", "network"][..],
             ),
-            (&config.run_dir, &["", "root"][..]),
+            (&config.run_dir, &["", "root", "empty"][..]),
         ] {
             for directory in directories {
                 private_directory(&path.join(directory))?;

@@ -64,6 +64,11 @@ impl Node {
         self.config.run_dir.join("root")
     }
 
+    /// An empty directory that stays empty: the lowest layer of image volumes.
+    pub(crate) fn empty_directory(&self) -> std::path::PathBuf {
+        self.config.run_dir.join("empty")
+    }
+
     /// Makes a container known.
     pub(crate) fn add_container(&self, container: Arc<Container>) {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);

@@ -223,7 +223,9 @@ fn recover_container(
         .get(&record.sandbox)
         .ok_or("its pod sandbox is gone")?;
     let image = container::recorded_image(&record).map_err(|error| error.to_string())?;
-    let chains = record.chains.iter().map(|chain| chain.parse::<ChainId>());
+    let of_volumes = record.volume_images.iter().flat_map(|image| &image.chains);
+    let chains = record.chains.iter().chain(of_volumes);
+    let chains = chains.map(|chain| chain.parse::<ChainId>());
     let chains = chains
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
@@ -257,7 +259,7 @@ fn recover_container(
         image,
         directory: directory.to_owned(),
         cgroup: node.cgroups.cgroup(&cgroup),
-        lease: node.images.lease_chains(&chains),
+        leases: vec![node.images.lease_chains(&chains)],
         state,
         resources: ResourcesRecord::read(directory)
             .map_err(text)?

@@ -41,6 +41,13 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     )
 }
 
+/// An `O_PATH` descriptor of what a path names.
+pub(crate) fn open_place(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_string(path.as_os_str().as_bytes())?;
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    owned(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) }.into())
+}
+
 /// The file on a detached clone of its mount that is read-only (open_tree(2), mount_setattr(2), Linux 5.12). The clone is in no
 /// mount namespace and ends with the last descriptor of it.
 pub(crate) fn open_read_only_view(path: &Path) -> io::Result<OwnedFd> {

@@ -17,6 +17,7 @@ mod handlers;
 mod images;
 mod lifecycle;
 mod logs;
+mod mounts;
 mod namespaces;
 mod network;
 mod seccomp;

@@ -94,6 +94,27 @@ pub(super) fn clone_host(path: &[u8], tree: &Recursion) -> Result<OwnedFd, Fault
     mount::clone_tree(source.as_fd(), depth(tree)).or_fault("open_tree", path)
 }
 
+/// A detached mount of an image's directory. The image is mounted at `at`, over what is there, only until its part is
+/// cloned: an older kernel clones no part of a mount that is attached nowhere (open_tree(2)).
+pub(super) fn image_tree(
+    layers: &[u8],
+    options: &[u8],
+    sub_path: &[u8],
+    at: &[u8],
+) -> Result<OwnedFd, Fault> {
+    file::enter_path(layers).or_fault("chdir", layers)?;
+    mount::mount_overlay(at, options).or_fault("mount", at)?;
+    let directory = libc::O_PATH | libc::O_DIRECTORY;
+    let image = file::openat2(CWD, at, directory, 0, 0).or_fault("openat2", at)?;
+    let inside = if sub_path.is_empty() { b"." } else { sub_path };
+    let part = Root::new(image)
+        .open(inside, directory)
+        .or_fault("openat2 (sub path of an image)", inside)?;
+    let tree = mount::clone_tree(part.as_fd(), Depth::This).or_fault("open_tree", inside)?;
+    mount::detach(at).or_fault("umount2", at)?;
+    Ok(tree)
+}
+
 /// Attaches a detached mount to a target, which is made if it is missing and `create` says so.
 pub(super) fn attach_bind(
     root: &Root,

@@ -88,14 +88,18 @@ impl<'a> Sources<'a> {
         else {
             return Err(Fault::new("step", b"", libc::EINVAL));
         };
+        let pod = self
+            .user_namespace
+            .filter(|_| matches!(owners, Owners::OfPod));
         let copy = match source {
             BindSource::PodShm => self
                 .shm
                 .pop()
                 .ok_or_else(|| Fault::new("no /dev/shm in this pod", b"", libc::ENOENT))?,
             BindSource::Host { path } => mounts::clone_host(&path.0, tree)?,
+            BindSource::Image { .. } => image(source, pod)?,
         };
-        if let (Owners::OfPod, Some(pod)) = (owners, self.user_namespace) {
+        if let Some(pod) = pod.filter(|_| !matches!(source, BindSource::Image { .. })) {
             mount::map_owners(copy.as_fd(), pod.fd(), mounts::depth(tree))
                 .or_fault("mount_setattr IDMAP", &target.0)?;
         }
@@ -131,15 +135,42 @@ fn detached_root(step: &Step, pod: &UserNamespace) -> Result<OwnedFd, Fault> {
         return Err(Fault::new("step", b"", libc::EINVAL));
     };
     let layers = &layers.0;
-    let mapped = mounts::clone_host(layers, &Recursion::This)?;
-    mount::map_owners(mapped.as_fd(), pod.fd(), Depth::This)
-        .or_fault("mount_setattr IDMAP", layers)?;
-    let place = mount::mount_point(layers).or_fault("openat2", layers)?;
-    mount::attach(mapped.as_fd(), place.as_fd()).or_fault("move_mount", layers)?;
+    map_layers(layers, pod)?;
     let root = mounts::overlay_root(layers, &options.0, &at.0)?;
     // The container's process attaches its root to its working directory: the way there is closed to the pod's root.
     file::enter_directory(root.fd()).or_fault("fchdir", &at.0)?;
     mount::clone_tree(root.fd(), Depth::This).or_fault("open_tree", &at.0)
+}
+
+/// Mounts the layers' directory over itself with the owners mapped.
+fn map_layers(layers: &[u8], pod: &UserNamespace) -> Result<(), Fault> {
+    let mapped = mounts::clone_host(layers, &Recursion::This)?;
+    mount::map_owners(mapped.as_fd(), pod.fd(), Depth::This)
+        .or_fault("mount_setattr IDMAP", layers)?;
+    let place = mount::mount_point(layers).or_fault("openat2", layers)?;
+    mount::attach(mapped.as_fd(), place.as_fd()).or_fault("move_mount", layers)
+}
+
+/// The copy of an image's directory; with the owners of its layers mapped as those of the root's are.
+fn image(source: &BindSource, pod: Option<&UserNamespace>) -> Result<OwnedFd, Fault> {
+    let BindSource::Image {
+        layers,
+        options,
+        sub_path,
+        at,
+    } = source
+    else {
+        return Err(Fault::new("bind source", b"", libc::EINVAL));
+    };
+    let layers = &layers.0;
+    let Some(pod) = pod else {
+        return mounts::image_tree(layers, &options.0, &sub_path.0, &at.0);
+    };
+    map_layers(layers, pod)?;
+    let tree = mounts::image_tree(layers, &options.0, &sub_path.0, &at.0)?;
+    // The next image, or the root, maps the plain directory: a mount is mapped once at most (mount_setattr(2)).
+    mount::detach(layers).or_fault("umount2", layers)?;
+    Ok(tree)
 }
 
 /// The tmpfs on /dev with all its nodes: mknod(2) and nodes that can be opened need the host's root.

@@ -255,6 +255,15 @@ pub(crate) fn pivot_here() -> Result<()> {
     Ok(())
 }
 
+/// umount2(2) of the topmost mount at `path`; what still uses it keeps it.
+pub(crate) fn detach(path: &[u8]) -> Result<()> {
+    let path = c_string(path)?;
+    let flags = libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW;
+    // SAFETY: the path is read during the call only.
+    check(unsafe { libc::umount2(path.as_ptr(), flags) }.into())?;
+    Ok(())
+}
+
 /// umount2(2) of the working directory's mount and all below it.
 pub(crate) fn detach_here() -> Result<()> {
     // SAFETY: the path is static.

@@ -11,7 +11,7 @@ use podwright_image::Image;
 use podwright_pause::mapping::{IdMappings, outside};
 use podwright_pause::plan::{PidNamespace, Stdin};
 
-use super::{Compiled, Container, ContainerName, Parts, State};
+use super::{Compiled, Container, ContainerName, Parts, State, volume_images};
 use crate::clock;
 use crate::error::{CallError, Context, Kind};
 use crate::ids::ContainerId;
@@ -121,13 +121,16 @@ fn make(
     check_privilege(&sandbox, context)?;
     plan::check_mounts(&config)?;
     for volume in &config.mounts {
-        if map_volume(&sandbox, volume)? {
+        if plan::volume_image(volume).is_none() && map_volume(&sandbox, volume)? {
             node.user_namespaces
                 .check_volume(&volume.host_path, &volume.container_path)?;
         }
     }
     super::log::check_path(&sandbox, &config)?;
-    let record = record(node, id, &sandbox, &image, config)?;
+    let (volume_images, mut leases) = volume_images::resolve(node, &config)?;
+    leases.push(lease);
+    let mut record = record(node, id, &sandbox, &image, config)?;
+    record.volume_images = volume_images;
     let cgroup = sandbox
         .cgroup
         .join(id.as_str())
@@ -139,7 +142,7 @@ fn make(
         image: image.config.clone(),
         directory: directory.clone(),
         cgroup: node.cgroups.cgroup(&cgroup),
-        lease,
+        leases,
         state: State::Created,
         resources: None,
         record,
@@ -218,6 +221,7 @@ fn record(
             .iter()
             .map(|layer| layer.chain_id.to_string())
             .collect(),
+        volume_images: Vec::new(),
         user: Some(mapped(sandbox, user(node, image, &config)?)?),
         log_path: super::log::path(sandbox, &config),
         config: Some(config),
@@ -341,6 +345,8 @@ impl Container {
             layers: &self.record.layer_directories,
             directory: &self.directory,
             mount_point: &node.mount_point(),
+            empty: &node.empty_directory(),
+            volume_images: &self.record.volume_images,
             image_volumes: plan::image_volumes(&self.config, self.image.config().as_ref())?,
             cgroup_version: node.cgroups.version(),
             procs_files: self.cgroup.procs_files(),

@@ -11,6 +11,7 @@ mod start;
 mod stop;
 mod update;
 mod view;
+mod volume_images;
 
 pub(crate) use create::{create, recorded_image};
 pub(crate) use exec::{ExecStdio, Running, start_exec};
@@ -109,8 +110,8 @@ pub(crate) struct Container {
     /// Its records and writable layer.
     pub(crate) directory: PathBuf,
     pub(crate) cgroup: Cgroup,
-    /// Keeps the image's layers on disk, though the image may be removed.
-    pub(crate) _lease: Lease,
+    /// Keep the layers of its image and its volumes' images on disk, though the images may be removed.
+    pub(crate) _leases: Vec<Lease>,
     /// Made at creation, or again when a later daemon needs it.
     pub(crate) compiled: OnceLock<Arc<Compiled>>,
     /// The state, and who waits for it to change.
@@ -131,7 +132,7 @@ pub(crate) struct Parts {
     pub(crate) image: ImageConfiguration,
     pub(crate) directory: PathBuf,
     pub(crate) cgroup: Cgroup,
-    pub(crate) lease: Lease,
+    pub(crate) leases: Vec<Lease>,
     pub(crate) state: State,
     pub(crate) resources: Option<LinuxContainerResources>,
 }
@@ -152,7 +153,7 @@ impl Container {
             image: parts.image,
             directory: parts.directory,
             cgroup: parts.cgroup,
-            _lease: parts.lease,
+            _leases: parts.leases,
             compiled: OnceLock::new(),
             state: watch::Sender::new(parts.state),
             resources: Mutex::new(parts.resources.unwrap_or(asked)),

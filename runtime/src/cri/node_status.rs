@@ -30,6 +30,7 @@ pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
     };
     let features = cri::RuntimeFeatures {
         supplemental_groups_policy: true,
+        mount_options: true,
         ..Default::default()
     };
     cri::StatusResponse {

@@ -10,9 +10,10 @@ use podwright_pause::plan::{
 };
 use podwright_pause::wire::Bytes;
 
-use super::mounts::POD_SHM;
+use super::mounts::{IMAGE, POD_SHM, SUB_PATH};
 use crate::cgroup::Version;
 use crate::error::{CallError, Kind};
+use crate::records::VolumeImageRecord;
 use crate::security::capabilities::Capabilities as CapabilitySets;
 use crate::security::devices;
 
@@ -28,6 +29,10 @@ pub(crate) struct LaunchInputs<'a> {
     pub(crate) directory: &'a Path,
     /// An empty directory; the root is mounted on it, in the container's own mount namespace only.
     pub(crate) mount_point: &'a Path,
+    /// An empty directory of the host.
+    pub(crate) empty: &'a Path,
+    /// The images of volumes.
+    pub(crate) volume_images: &'a [VolumeImageRecord],
     /// Directories that the image declares as volumes.
     pub(crate) image_volumes: Vec<PathBuf>,
     pub(crate) cgroup_version: Version,
@@ -186,27 +191,68 @@ fn overlay(inputs: &LaunchInputs<'_>) -> Result<Step, CallError> {
     options.extend_from_slice(lower.join(":").as_bytes());
     for (key, path) in [("upperdir", &upper), ("workdir", &work)] {
         options.extend_from_slice(format!(",{key}=").as_bytes());
-        for byte in path.as_os_str().as_bytes() {
-            if matches!(byte, b',' | b'\\' | b':') {
-                options.push(b'\\');
-            }
-            options.push(*byte);
-        }
+        push_escaped(&mut options, path);
     }
     // Without it every mount of a writable overlay starts its lifetime with a sync of the upper file system on umount
     // (containerd issue 4485): a container's writable layer need not survive a power loss.
     options.extend_from_slice(b",volatile");
-    if options.len() > LONGEST_OPTIONS {
-        let what = format!(
-            "the image has {} layers: their mount options take {} bytes, mount(2) takes {LONGEST_OPTIONS}",
-            lower.len(),
-            options.len()
-        );
-        return Err(CallError::new(Kind::FailedPrecondition, what));
-    }
+    check_length(&options, lower.len())?;
     Ok(Step::OverlayRoot {
         layers: path_bytes(inputs.layers_root),
         options: Bytes(options),
+        at: path_bytes(inputs.mount_point),
+    })
+}
+
+fn push_escaped(options: &mut Vec<u8>, path: &Path) {
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b',' | b'\\' | b':') {
+            options.push(b'\\');
+        }
+        options.push(*byte);
+    }
+}
+
+fn check_length(options: &[u8], layers: usize) -> Result<(), CallError> {
+    if options.len() <= LONGEST_OPTIONS {
+        return Ok(());
+    }
+    let what = format!(
+        "the image has {layers} layers: their mount options take {} bytes, mount(2) takes {LONGEST_OPTIONS}",
+        options.len()
+    );
+    Err(CallError::new(Kind::FailedPrecondition, what))
+}
+
+/// What an image volume shows.
+fn image_source(
+    inputs: &LaunchInputs<'_>,
+    name: &str,
+    options: &Options,
+) -> Result<BindSource, CallError> {
+    let image = inputs.volume_images.iter().find(|image| image.name == name);
+    let image = image.ok_or_else(|| {
+        let what = format!("the image volume '{name}' is none of the request's");
+        CallError::new(Kind::Internal, what)
+    })?;
+    if image.layer_directories.is_empty() {
+        return Ok(BindSource::Host {
+            path: path_bytes(inputs.empty),
+        });
+    }
+    // Without an upper directory overlayfs wants two lower ones at least; and a single layer must not be bound as it is: its
+    // whiteouts would show.
+    let mut lower = b"lowerdir=".to_vec();
+    for directory in image.layer_directories.iter().rev() {
+        lower.extend_from_slice(directory.as_bytes());
+        lower.push(b':');
+    }
+    push_escaped(&mut lower, inputs.empty);
+    check_length(&lower, image.layer_directories.len())?;
+    Ok(BindSource::Image {
+        layers: path_bytes(inputs.layers_root),
+        options: Bytes(lower),
+        sub_path: options.sub_path.as_str().into(),
         at: path_bytes(inputs.mount_point),
     })
 }
@@ -219,6 +265,8 @@ struct Options {
     propagation: u64,
     tree: Option<Recursion>,
     file_system: Vec<FsOption>,
+    /// Of an image volume.
+    sub_path: String,
 }
 
 fn parse_options(mount: &Mount) -> Options {
@@ -251,6 +299,9 @@ fn parse_options(mount: &Mount) -> Options {
             "private" | "rprivate" => out.propagation = flags(libc::MS_PRIVATE),
             "slave" | "rslave" => out.propagation = flags(libc::MS_SLAVE),
             "shared" | "rshared" => out.propagation = flags(libc::MS_SHARED),
+            other if mount.typ().as_deref() == Some(IMAGE) && other.starts_with(SUB_PATH) => {
+                out.sub_path = other[SUB_PATH.len()..].to_owned();
+            }
             other => out.file_system.push(match other.split_once('=') {
                 Some((key, value)) => FsOption {
                     key: key.into(),
@@ -264,6 +315,13 @@ fn parse_options(mount: &Mount) -> Options {
         }
     }
     out
+}
+
+fn owners(mount: &Mount) -> Owners {
+    match mount.uid_mappings() {
+        Some(_) => Owners::OfPod,
+        None => Owners::OfHost,
+    }
 }
 
 fn mount_steps(
@@ -301,10 +359,17 @@ fn mount_steps(
             propagation: options.propagation,
             target,
             create: Create::AsSource,
-            owners: match mount.uid_mappings() {
-                Some(_) => Owners::OfPod,
-                None => Owners::OfHost,
-            },
+            owners: owners(mount),
+        }),
+        None if kind == IMAGE => steps.push(Step::Bind {
+            source: image_source(inputs, &source.to_string_lossy(), &options)?,
+            tree: Recursion::This,
+            attributes: options.attributes,
+            attributes_tree: Recursion::This,
+            propagation: options.propagation,
+            owners: owners(mount),
+            target,
+            create: Create::Directory,
         }),
         None if kind == "cgroup" && inputs.cgroup_version != Version::V2 => {
             cgroup1_steps(inputs, &options, mount.destination(), steps)

@@ -8,13 +8,41 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 use podwright_cri_api::v1::{self as cri, ContainerConfig, MountPropagation};
 use podwright_pause::mapping::{IdRange, outside};
 
-use crate::error::{CallError, Context, Kind};
+use crate::error::{CallError, Context};
 use crate::index::shown;
+use crate::propagation;
 use crate::sandbox::{HOSTNAME, HOSTS, IpcMode, RESOLV_CONF, Sandbox, map_volume};
 use crate::security::Privilege;
 
 /// The source that stands for the pod's /dev/shm, which pause holds by descriptor: it has no path.
 pub(super) const POD_SHM: &str = "pod-shm";
+
+/// The type of a mount whose source is an image's name, as the request has it.
+pub(super) const IMAGE: &str = "image";
+
+/// What comes before an image volume's sub path among its options.
+pub(super) const SUB_PATH: &str = "sub_path=";
+
+/// PATH_MAX without its NUL.
+pub(crate) const LONGEST_PATH: usize = 4095;
+
+/// Options of single mounts, which a request may add; all others have a field of their own, or a meaning on the host.
+const MOUNT_OPTIONS: [&str; 14] = [
+    "ro",
+    "rw",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "relatime",
+    "strictatime",
+    "nodiratime",
+    "nosymfollow",
+    "defaults",
+];
 
 fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
     let mut mount = Mount::default();
@@ -130,6 +158,39 @@ fn pod_files(sandbox: &Sandbox, config: &ContainerConfig) -> Result<Vec<Mount>, 
     .collect()
 }
 
+/// The image that a mount of the request shows, if it does.
+pub(crate) fn volume_image(volume: &cri::Mount) -> Option<&str> {
+    let image = volume.image.as_ref().map(|image| image.image.as_str());
+    image.filter(|image| !image.is_empty())
+}
+
+/// An image as a volume: read-only whatever the request says, as CRI has it.
+fn image_volume(volume: &cri::Mount, image: &str) -> Result<Mount, CallError> {
+    let destination = inside_path(&volume.container_path)?;
+    let sub_path = format!("{SUB_PATH}{}", volume.image_sub_path);
+    let options = ["ro", "nosuid", "nodev", "rprivate", &sub_path];
+    let mut out = mount(&destination.to_string_lossy(), IMAGE, image, &options);
+    add_options(&mut out, volume)?;
+    Ok(out)
+}
+
+fn add_options(mount: &mut Mount, volume: &cri::Mount) -> Result<(), CallError> {
+    for option in &volume.mount_options {
+        if !MOUNT_OPTIONS.contains(&option.as_str()) {
+            let why = format!(
+                "the mount option '{}' is none of {}",
+                shown(option),
+                MOUNT_OPTIONS.join(", ")
+            );
+            return Err(refused(volume, &why));
+        }
+    }
+    if let Some(options) = mount.options_mut() {
+        options.extend(volume.mount_options.iter().cloned());
+    }
+    Ok(())
+}
+
 /// The container's root owns what the host's root owns on the disk.
 fn with_mapped_owners(sandbox: &Sandbox, mut mount: Mount) -> Result<Mount, CallError> {
     if let Some(mappings) = &sandbox.settings.user_namespace {
@@ -160,6 +221,9 @@ fn volume(sandbox: &Sandbox, volume: &cri::Mount) -> Result<Mount, CallError> {
             volume,
             "what the root of a user namespace mounts must not appear on the host, as bidirectional propagation would have it",
         ));
+    }
+    if let Some(image) = volume_image(volume) {
+        return with_mapped_owners(sandbox, image_volume(volume, image)?);
     }
     let bind = bind(volume)?;
     if map_volume(sandbox, volume)? {
@@ -203,9 +267,7 @@ fn bind(volume: &cri::Mount) -> Result<Mount, CallError> {
         &volume.host_path,
         &options,
     );
-    if let Some(options) = out.options_mut() {
-        options.extend(volume.mount_options.iter().cloned());
-    }
+    add_options(&mut out, volume)?;
     Ok(out)
 }
 
@@ -219,7 +281,7 @@ fn refused(volume: &cri::Mount, why: &str) -> CallError {
 
 /// A path in the container, absolute and without `..`: it is resolved inside the root anyway, but `..` is never meant.
 pub(super) fn inside_path(text: &str) -> Result<PathBuf, CallError> {
-    if text.is_empty() || text.contains('\0') || text.len() > 4095 {
+    if text.is_empty() || text.contains('\0') || text.len() > LONGEST_PATH {
         return Err(CallError::invalid(format!(
             "'{}' is no path in a container",
             shown(text)
@@ -239,24 +301,16 @@ pub(super) fn inside_path(text: &str) -> Result<PathBuf, CallError> {
 /// hostPath volumes without a type).
 pub(crate) fn check_mounts(config: &ContainerConfig) -> Result<(), CallError> {
     for volume in &config.mounts {
-        if volume
-            .image
-            .as_ref()
-            .is_some_and(|image| !image.image.is_empty())
-        {
-            let what = format!(
-                "cannot mount an image on '{}': image volumes are not built yet in this version",
-                shown(&volume.container_path)
-            );
-            return Err(CallError::new(Kind::Unimplemented, what));
-        }
         check_target(volume)?;
+        if volume_image(volume).is_some() {
+            continue;
+        }
         let path = Path::new(&volume.host_path);
         if !path.is_absolute() || volume.host_path.contains('\0') {
             return Err(refused(volume, "the host path is not absolute"));
         }
         match std::fs::metadata(path) {
-            Ok(_) => {}
+            Ok(_) => check_propagation(volume, path)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(path).internal(|| {
                     format!(
@@ -276,6 +330,31 @@ pub(crate) fn check_mounts(config: &ContainerConfig) -> Result<(), CallError> {
         }
     }
     Ok(())
+}
+
+/// What the host does not share cannot be shared with it: mounts would be lost without a word.
+fn check_propagation(volume: &cri::Mount, path: &Path) -> Result<(), CallError> {
+    let asked = volume.propagation();
+    if asked == MountPropagation::PropagationPrivate {
+        return Ok(());
+    }
+    let found = propagation::of(path).internal(|| {
+        format!(
+            "cannot find out how mounts at the host path '{}' propagate",
+            shown(&volume.host_path)
+        )
+    })?;
+    match asked {
+        MountPropagation::PropagationBidirectional if !found.shared => Err(refused(
+            volume,
+            "bidirectional propagation needs a host path on a shared mount (mount --make-rshared)",
+        )),
+        _ if !found.shared && !found.slave => Err(refused(
+            volume,
+            "propagation from the host needs a host path on a shared or slave mount (mount --make-rshared)",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Files of /proc that may be replaced, by lxcfs and its like.

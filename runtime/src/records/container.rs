@@ -40,6 +40,23 @@ pub(crate) struct ContainerRecord {
     /// The log file's path; empty for none.
     #[prost(string, tag = "11")]
     pub(crate) log_path: String,
+    /// The images of its volumes.
+    #[prost(message, repeated, tag = "12")]
+    pub(crate) volume_images: Vec<VolumeImageRecord>,
+}
+
+/// An image that is mounted as a volume, as its name was understood when the container was created.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct VolumeImageRecord {
+    /// The image as the request names it.
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// Directories below the layer root, lowest first.
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) layer_directories: Vec<String>,
+    /// The same layers' chain ids.
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) chains: Vec<String>,
 }
 
 /// Who a container runs as, resolved by its image's user database when it was created.

@@ -12,7 +12,7 @@ mod container;
 mod sandbox;
 
 pub(crate) use container::{
-    ContainerRecord, ExitRecord, ResourcesRecord, StartedRecord, UserRecord,
+    ContainerRecord, ExitRecord, ResourcesRecord, StartedRecord, UserRecord, VolumeImageRecord,
 };
 pub(crate) use sandbox::{ReadyRecord, SandboxRecord, StoppedRecord};
 
