@@ -109,6 +109,16 @@ pub enum NetworkError {
         /// Who has it.
         holder: String,
     },
+    /// A new subnet overlaps one of which pods have addresses.
+    #[error(
+        "the pod subnet {subnet} overlaps {kept}, of which pods still have addresses; remove those pods first"
+    )]
+    SubnetInUse {
+        /// The new one.
+        subnet: Subnet,
+        /// The one in use.
+        kept: Subnet,
+    },
     /// The network still has pods.
     #[error("{pods} pods are attached to the network; detach them before it is removed")]
     HasPods {

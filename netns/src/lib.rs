@@ -16,6 +16,7 @@ mod nft;
 mod port;
 mod record;
 mod rtnetlink;
+mod subnets;
 mod sysctl;
 
 pub use address::{IpNet, MacAddress, Subnet, SubnetError};

@@ -18,6 +18,7 @@ use crate::address::{MacAddress, Subnet};
 use crate::attachment::Attachment;
 use crate::error::NetworkError;
 use crate::port::PortMapping;
+use crate::subnets::Subnets;
 
 /// First line of a record: what it is, and the version of its form.
 const TITLE: &str = "podwright-network 1";
@@ -113,6 +114,29 @@ impl Records {
         }
     }
 
+    /// The subnets as they were last written; `None` when that is not known.
+    pub(crate) fn subnets(&self) -> Option<Subnets> {
+        let text = fs::read_to_string(self.subnets_path()).ok()?;
+        let subnets = Subnets::decode(&text);
+        if subnets.is_none() {
+            tracing::warn!(path = %self.subnets_path().display(), "the record of subnets is torn; going on with the configuration's");
+        }
+        subnets
+    }
+
+    /// Writes which subnets there are.
+    pub(crate) fn write_subnets(&self, subnets: &Subnets) -> Result<(), NetworkError> {
+        let path = self.subnets_path();
+        let unfinished = path.with_extension("new");
+        fs::write(&unfinished, subnets.encode())
+            .and_then(|()| fs::rename(&unfinished, &path))
+            .map_err(NetworkError::state("write", &path))
+    }
+
+    fn subnets_path(&self) -> PathBuf {
+        self.directory.with_file_name("subnets")
+    }
+
     /// How many records there are.
     pub(crate) fn count(&self) -> Result<usize, NetworkError> {
         let entries = fs::read_dir(&self.directory);
@@ -149,7 +173,7 @@ impl Records {
     pub(crate) fn destroy(self, state: &Path) -> Result<(), NetworkError> {
         fs::remove_dir_all(&self.directory)
             .map_err(NetworkError::state("remove", &self.directory))?;
-        for name in ["cursors", "lock"] {
+        for name in ["cursors", "subnets", "lock"] {
             let path = state.join(name);
             fs::remove_file(&path).map_err(NetworkError::state("remove", &path))?;
         }

@@ -283,3 +283,46 @@ fn pods_are_attached_side_by_side() {
     assert_eq!(recover(&mut machine, &[]).len(), 80);
     await_nothing(&mut machine);
 }
+
+/// The subnets of new pods.
+fn subnets_of(machine: &mut Machine) -> Vec<String> {
+    let listed = machine.with(|network| network.subnets());
+    listed.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn other_subnets_are_for_new_pods_and_hold_over_a_restart() {
+    let mut machine = Machine::with_subnets(&["10.231.1.0/24"]);
+    let old = machine.pod(&[port(Tcp, 8080, 80, None)]);
+    let _server = TcpServer::start(&old.namespace, "[::]:80");
+    machine
+        .with(|network| network.set_subnets(&["10.231.7.0/24".parse().unwrap()]))
+        .unwrap();
+    let new = machine.pod(&[]);
+    assert_eq!(new.v4().to_string(), "10.231.7.2");
+    // The old pod is reached by its port and by the new one; the new one reaches the outside.
+    ask(&machine.outside, address(HOST_V4), 8080).unwrap();
+    ask(&new.namespace, old.v4(), 80).unwrap();
+    machine.open();
+    recover(&mut machine, &[&old, &new]);
+    assert_eq!(subnets_of(&mut machine), ["10.231.7.0/24"]);
+    ask(&new.namespace, old.v4(), 80).unwrap();
+    let overlapping = machine
+        .with(|network| network.set_subnets(&["10.231.0.0/16".parse().unwrap()]))
+        .unwrap_err();
+    assert!(
+        matches!(overlapping, NetworkError::SubnetInUse { .. }),
+        "{overlapping}"
+    );
+    machine.detach(&new.id);
+    machine.detach(&old.id);
+    recover(&mut machine, &[]);
+    // Nobody is in the old subnet any more: it may overlap now, and come back.
+    for subnet in ["10.231.0.0/16", "10.231.1.0/24"] {
+        machine
+            .with(move |network| network.set_subnets(&[subnet.parse().unwrap()]))
+            .unwrap();
+    }
+    let again = machine.pod(&[]);
+    assert_eq!(again.v4().to_string(), "10.231.1.2");
+}

@@ -20,6 +20,7 @@ mod names;
 mod node;
 mod pause;
 mod plan;
+mod pod_cidr;
 mod propagation;
 mod reclaim;
 mod records;
@@ -309,6 +310,8 @@ fn network_kind(error: &NetworkError) -> Kind {
     match error {
         NetworkError::Exhausted { .. } => Kind::ResourceExhausted,
         NetworkError::PortTaken { .. } => Kind::AlreadyExists,
+        NetworkError::Config { .. } => Kind::InvalidArgument,
+        NetworkError::SubnetInUse { .. } => Kind::FailedPrecondition,
         _ => Kind::Internal,
     }
 }

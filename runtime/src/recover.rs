@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use futures_util::future::join_all;
 use podwright_cri_api::v1::ContainerEventType;
@@ -19,8 +19,8 @@ use crate::ids::{ContainerId, SandboxId};
 use crate::node::Node;
 use crate::pause::{Greeting, Pause, Program};
 use crate::records::{
-    ContainerRecord, ExitRecord, ReadyRecord, Record, RecordError, ResourcesRecord, SandboxRecord,
-    StartedRecord, StoppedRecord,
+    ContainerRecord, ExitRecord, PodResourcesRecord, ReadyRecord, Record, RecordError,
+    ResourcesRecord, SandboxRecord, StartedRecord, StoppedRecord,
 };
 use crate::sandbox::{self, PodName, Sandbox, Settings};
 
@@ -162,6 +162,12 @@ async fn recover_sandbox(
         directory.to_owned(),
         state,
     ));
+    if let Some(resources) = PodResourcesRecord::read(directory).map_err(text)? {
+        *sandbox
+            .resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = resources;
+    }
     node.pod_names
         .restore(PodName::from(&sandbox.metadata()), id.clone());
     node.sandboxes.insert(id.clone(), Arc::clone(&sandbox));

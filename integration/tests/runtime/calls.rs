@@ -19,7 +19,6 @@ async fn of_calls_to_come(client: &mut RuntimeServiceClient<Channel>) -> Refusal
         "CheckpointContainer": checkpoint_container(CheckpointContainerRequest),
         "CheckpointPod": checkpoint_pod(CheckpointPodRequest),
         "RestorePod": restore_pod(RestorePodRequest),
-        "UpdatePodSandboxResources": update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest),
     ]
 }
 
@@ -58,6 +57,7 @@ async fn of_calls_built(node: &Node) -> Refusals {
         "ListPodSandboxMetrics": list_pod_sandbox_metrics(ListPodSandboxMetricsRequest),
         "StreamPodSandboxMetrics": stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest),
         "Status": status(StatusRequest),
+        "UpdatePodSandboxResources": update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest),
         "RuntimeConfig": runtime_config(RuntimeConfigRequest),
         "UpdateRuntimeConfig": update_runtime_config(UpdateRuntimeConfigRequest),
     ];

@@ -3,11 +3,14 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use podwright_cri_api::v1::{LinuxContainerResources, UpdateContainerResourcesRequest};
+use podwright_cri_api::v1::{
+    LinuxContainerResources, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
+};
 use podwright_integration::{
     node::Node,
     pod::{ContainerSpec, PodSpec},
 };
+use tonic::{Code, Status};
 
 /// A file of the cgroup that process `pid` is in: `v1` is the controller and the file's name there,
 /// `v2` the file's name on version 2.
@@ -177,5 +180,154 @@ async fn a_node_that_is_made_cannot_be_opened_unless_privileged() -> Result<()> 
         assert!(said.contains(refusal), "{name}: {said}");
         assert!(said.ends_with("1\n"), "{name}: {said}");
     }
+    node.finish().await
+}
+
+async fn update(node: &Node, id: &str, linux: LinuxContainerResources) -> Result<(), Status> {
+    let request = UpdateContainerResourcesRequest {
+        container_id: id.to_owned(),
+        linux: Some(linux),
+        ..UpdateContainerResourcesRequest::default()
+    };
+    let mut runtime = node.cri.client().runtime;
+    runtime.update_container_resources(request).await.map(drop)
+}
+
+#[tokio::test]
+async fn an_updated_oom_score_is_every_processs() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let spec = ContainerSpec::new("c").shell("sleep 1000 & sleep 1000 & wait");
+    let id = node.cri.run(&pod, spec).await?;
+    let score = |oom_score_adj| LinuxContainerResources {
+        oom_score_adj,
+        ..LinuxContainerResources::default()
+    };
+    let every = "for p in /proc/[0-9]*; do cat $p/oom_score_adj; done | sort -u";
+    for wanted in [700, 300] {
+        update(&node, &id, score(wanted)).await?;
+        assert_eq!(node.cri.shell(&id, every).await?.trim(), wanted.to_string());
+        let status = node
+            .cri
+            .status(&id)
+            .await?
+            .resources
+            .and_then(|all| all.linux);
+        assert_eq!(status.context("no limits")?.oom_score_adj, wanted);
+    }
+    let refused = update(&node, &id, score(1001)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    // What the daemon may not give is raised to what it may, and told as it is.
+    update(&node, &id, score(-999)).await?;
+    let pid = node.cri.container_pid(&id).await?;
+    let held: i64 = fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?
+        .trim()
+        .parse()?;
+    let status = node
+        .cri
+        .status(&id)
+        .await?
+        .resources
+        .and_then(|all| all.linux);
+    assert_eq!(status.context("no limits")?.oom_score_adj, held);
+    node.finish().await
+}
+
+/// On version 1 there is nothing that the keys could mean.
+#[tokio::test]
+async fn unified_keys_are_set_or_refused() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+    let unified = |key: &str| LinuxContainerResources {
+        unified: [(key.to_owned(), "104857600".to_owned())].into(),
+        ..LinuxContainerResources::default()
+    };
+    let v2 = PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists();
+    let updated = update(&node, &id, unified("memory.high")).await;
+    if v2 {
+        updated?;
+        let pid = node.cri.container_pid(&id).await?;
+        assert_eq!(read(pid, ("none", ""), "memory.high")?, "104857600");
+    } else {
+        let refused = updated.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("cgroup v2"), "{refused}");
+    }
+    for bad in ["cgroup.kill", "../memory.max", "memory"] {
+        let refused = update(&node, &id, unified(bad)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{bad}: {refused}");
+    }
+    node.finish().await
+}
+
+/// The memory limit of the pod's own cgroup, which is above its containers'.
+fn pod_memory(pid: u32) -> Result<String> {
+    let (v1, v2) = ("../memory.limit_in_bytes", "../memory.max");
+    read(pid, ("memory", v1), v2)
+}
+
+#[tokio::test]
+async fn a_pods_resources_are_its_cgroups_unless_it_has_a_parent() -> Result<()> {
+    let mut node = Node::start().await?;
+    let parent = format!("{}/kubepods/pod2", node.daemon.slot().cgroup());
+    let resources = |bytes: i64| LinuxContainerResources {
+        memory_limit_in_bytes: bytes,
+        ..LinuxContainerResources::default()
+    };
+    node.cri
+        .run_pod(PodSpec::new("first").cgroup_parent(&parent))
+        .await?;
+    node.cri.remove_all_pods().await?;
+    node.settle()?;
+    let mut own = PodSpec::new("own");
+    own.linux().overhead = Some(resources(16 << 20));
+    own.linux().resources = Some(resources(64 << 20));
+    let mut of_kubelet = PodSpec::new("of-kubelet").cgroup_parent(&parent);
+    of_kubelet.linux().resources = Some(resources(64 << 20));
+    let (own, of_kubelet) = (
+        node.cri.run_pod(own).await?,
+        node.cri.run_pod(of_kubelet).await?,
+    );
+    let free = node.cri.run(&of_kubelet, ContainerSpec::new("c")).await?;
+    let bound = node.cri.run(&own, ContainerSpec::new("c")).await?;
+    let (free, bound) = (
+        node.cri.container_pid(&free).await?,
+        node.cri.container_pid(&bound).await?,
+    );
+    assert_eq!(pod_memory(bound)?, (80 << 20).to_string());
+    let unlimited = pod_memory(free)?;
+    assert!(!unlimited.starts_with("67108864"), "{unlimited}");
+
+    for (pod, bytes) in [(&own, 128 << 20), (&of_kubelet, 128 << 20)] {
+        let request = UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: pod.id.clone(),
+            resources: Some(resources(bytes)),
+            ..UpdatePodSandboxResourcesRequest::default()
+        };
+        node.cri
+            .client()
+            .runtime
+            .update_pod_sandbox_resources(request)
+            .await?;
+    }
+    // The overhead, which the request leaves out, stays.
+    assert_eq!(pod_memory(bound)?, (144 << 20).to_string());
+    assert_eq!(pod_memory(free)?, unlimited);
+    node.daemon.kill9().await?;
+    node.daemon.restart().await?;
+    let request = podwright_cri_api::v1::PodSandboxStatusRequest {
+        pod_sandbox_id: own.id.clone(),
+        verbose: true,
+    };
+    let status = node
+        .cri
+        .client()
+        .runtime
+        .pod_sandbox_status(request)
+        .await?
+        .into_inner();
+    let info = &status.info["info"];
+    assert!(info.contains(&(128 << 20).to_string()), "{info}");
     node.finish().await
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
+use podwright_cri_api::v1::{NetworkConfig, RuntimeConfig, UpdateRuntimeConfigRequest};
 use podwright_integration::{
     cri::Pod,
     images::HTTPD,
@@ -13,6 +14,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tonic::{Code, Status};
 
 const PAGE: &str = "It works!";
 
@@ -153,5 +155,90 @@ async fn addresses_are_given_back() -> Result<()> {
         });
         futures_util::future::try_join_all(removed).await?;
     }
+    node.finish().await
+}
+
+async fn give(node: &Node, pod_cidr: &str) -> Result<(), Status> {
+    let network_config = Some(NetworkConfig {
+        pod_cidr: pod_cidr.to_owned(),
+    });
+    let request = UpdateRuntimeConfigRequest {
+        runtime_config: Some(RuntimeConfig { network_config }),
+    };
+    let mut runtime = node.cri.client().runtime;
+    runtime.update_runtime_config(request).await.map(drop)
+}
+
+/// The two halves of a slot's own subnets, so that no other test's are touched.
+fn halves(node: &Node) -> [String; 2] {
+    let [v4, v6] = node.daemon.slot().subnets();
+    let v6 = v6.replace("::/64", ":");
+    let low = v4.replace(".0/24", ".0/25");
+    let high = v4.replace(".0/24", ".128/25");
+    [format!("{low},{v6}:/65"), format!("{high},{v6}8000::/65")]
+}
+
+#[tokio::test]
+async fn the_cluster_gives_the_pods_addresses() -> Result<()> {
+    let mut node = Node::start().await?;
+    let [low, high] = halves(&node);
+    give(&node, &low).await?;
+    let pod = server(&mut node, PodSpec::new("old")).await?;
+    give(&node, &low).await?;
+    let old = addresses(&node, &pod).await?;
+    give(&node, &high).await?;
+    node.daemon.kill9().await?;
+    node.daemon.restart().await?;
+    assert_eq!(
+        addresses(&node, &pod).await?,
+        old,
+        "a pod keeps its addresses"
+    );
+    for address in &old {
+        page(SocketAddr::new(*address, 80)).await?;
+    }
+    let new = node.cri.run_pod(PodSpec::new("new")).await?;
+    let client = node.cri.run(&new, ContainerSpec::new("client")).await?;
+    let given = addresses(&node, &new).await?;
+    let IpAddr::V4(first) = given[0] else {
+        anyhow::bail!("{given:?} begins with no IPv4 address");
+    };
+    assert!(first.octets()[3] > 128, "{given:?} is of the old range");
+    // Pods of both ranges reach each other.
+    let fetched = node
+        .cri
+        .shell(&client, &format!("wget -q -O - http://{}/", old[0]))
+        .await?;
+    assert!(fetched.contains(PAGE), "{fetched}");
+    node.cri.remove_all_pods().await?;
+    // With nobody left in them, the slot's own ranges can come back as they were.
+    give(&node, &node.daemon.slot().subnets().join(",")).await?;
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_pod_cidr_that_is_none_changes_nothing() -> Result<()> {
+    let node = Node::start().await?;
+    give(&node, "").await?;
+    let long = "1".repeat(100_000);
+    for bad in [
+        "10.0.0.1/24",
+        "10.0.0.0/33",
+        "here",
+        "10.1.0.0/24,10.2.0.0/24",
+        "10.1.0.0/31",
+        &long,
+    ] {
+        let refused = give(&node, bad).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().len() < 500, "{refused}");
+    }
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let all = addresses(&node, &pod).await?;
+    assert!(all.iter().all(|address| node.daemon.slot().owns(*address)));
+    // A range around one of which pods have addresses would have two gateways.
+    let wide = "10.0.0.0/8";
+    let refused = give(&node, wide).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     node.finish().await
 }

@@ -57,6 +57,14 @@ pub struct Subnet {
 }
 
 impl Subnet {
+    /// The subnet that an address was given out of.
+    pub(crate) fn of(net: IpNet) -> Self {
+        Self {
+            network: mask(net.address, net.prefix),
+            prefix: net.prefix,
+        }
+    }
+
     /// The network's address: all host bits zero.
     pub fn network(self) -> IpAddr {
         self.network

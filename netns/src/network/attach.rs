@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::open::LINK_PREFIX;
 use super::{Network, State};
-use crate::address::MacAddress;
+use crate::address::{MacAddress, Subnet};
 use crate::attachment::Attachment;
 use crate::config::LinkName;
 use crate::error::NetworkError;
@@ -240,13 +240,11 @@ impl Network {
                 .map(|net| address::add(eth0, *net)),
         );
         let mut has_route = [false; 2];
-        for subnet in &self.config.subnets {
+        for net in &attachment.addresses {
             // The first subnet of each IP version gives its default route.
-            if !std::mem::replace(
-                &mut has_route[usize::from(subnet.network().is_ipv6())],
-                true,
-            ) {
-                messages.push(route::default_by(subnet.gateway().address, eth0));
+            if !std::mem::replace(&mut has_route[usize::from(net.address.is_ipv6())], true) {
+                let gateway = Subnet::of(*net).gateway().address;
+                messages.push(route::default_by(gateway, eth0));
             }
         }
         netlink::join_ipv6_routes(inside)?;

@@ -29,6 +29,7 @@ impl Network {
         self.remove_elements(pod, &attachment, lingering)?;
         self.records.remove(pod)?;
         self.release(pod, &attachment, lingering);
+        self.drop_unused_subnets()?;
         self.sweep(SWEPT_PER_CALL)
     }
 

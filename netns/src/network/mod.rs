@@ -4,12 +4,13 @@ mod attach;
 mod detach;
 mod open;
 mod recover;
+mod subnets;
 mod traffic;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::address::Pool;
+use crate::address::{Pool, Subnet};
 use crate::attachment::Attachment;
 use crate::config::{LinkName, NetworkConfig};
 use crate::error::NetworkError;
@@ -18,6 +19,7 @@ use crate::nft::{self, Element, PodFilter, Ruleset, Set};
 use crate::port::PortRegistry;
 use crate::record::Records;
 use crate::rtnetlink::link::{self, Counters};
+use crate::subnets::Subnets;
 
 /// One daemon's pod network.
 ///
@@ -35,12 +37,15 @@ pub struct Network {
     netfilter: Mutex<Socket>,
     /// Never locked during a call into the kernel that waits for others, and never while a socket is.
     state: Mutex<State>,
+    /// Held by who changes the subnets.
+    changing: Mutex<()>,
 }
 
 /// What is given, and to whom. The records say the same on disk.
 #[derive(Debug)]
 struct State {
-    /// In the order of the configured subnets.
+    subnets: Subnets,
+    /// In the order of the subnets that are given.
     pools: Vec<Pool>,
     ports: PortRegistry,
     attachments: HashMap<String, Attachment>,
@@ -139,8 +144,8 @@ impl Network {
         exchange(&*self.netfilter(), &nft::transaction(requests)).map(drop)
     }
 
-    fn ruleset(&self) -> Ruleset<'_> {
-        ruleset(&self.config)
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the elements of the tables that there are.
@@ -155,11 +160,11 @@ impl Network {
     }
 }
 
-fn ruleset(config: &NetworkConfig) -> Ruleset<'_> {
+fn ruleset<'a>(config: &'a NetworkConfig, subnets: &'a [Subnet]) -> Ruleset<'a> {
     Ruleset {
         table: &config.table,
         bridge: &config.bridge,
-        subnets: &config.subnets,
+        subnets,
         masquerade: &config.masquerade,
     }
 }

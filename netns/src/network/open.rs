@@ -5,8 +5,9 @@ use std::sync::Mutex;
 
 use nix::errno::Errno;
 
+use super::subnets::withdraw;
 use super::{Network, State, ruleset};
-use crate::address::{MacAddress, Pool};
+use crate::address::{MacAddress, Pool, Subnet};
 use crate::attachment::Attachment;
 use crate::config::NetworkConfig;
 use crate::error::NetworkError;
@@ -15,6 +16,7 @@ use crate::nft::{self, Element, PodFilter};
 use crate::port::PortRegistry;
 use crate::record::{Records, cursors};
 use crate::rtnetlink::{address, link};
+use crate::subnets::{Subnets, is_of};
 use crate::sysctl;
 
 /// What the names of the host's ends of pods' links begin with.
@@ -26,14 +28,27 @@ impl Network {
     ///
     /// It must be followed by [`Network::recover`] before the first [`Network::attach`].
     pub fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
-        check(&config)?;
+        check(&config.subnets, config.mtu)?;
         let records = Records::open(&config.state_dir)?;
         let attachments = records.load()?;
         let route =
             Socket::open(Protocol::Route).map_err(NetworkError::kernel("open the pod network"))?;
         let netfilter = Socket::open(Protocol::Netfilter)
             .map_err(NetworkError::kernel("open the pod network"))?;
-        let bridge = set_up_bridge(&config, &route)?;
+        let earlier = records.subnets();
+        let change = Subnets::at_start(&config.subnets, earlier.clone(), |subnet| {
+            let mut addresses = attachments.values().flat_map(|pod| &pod.addresses);
+            addresses.any(|net| is_of(net, subnet))
+        });
+        let subnets = change.next;
+        if earlier.as_ref() != Some(&subnets)
+            && let Err(error) = records.write_subnets(&subnets)
+        {
+            // A full disk must not keep the node from starting; without the record the configuration holds.
+            tracing::warn!(%error, "which subnets pods have is not recorded; the next start tries again");
+        }
+        let bridge = set_up_bridge(&config, &route, &subnets.all())?;
+        withdraw(&config.bridge, &route, bridge, &change.dropped)?;
 
         let mut elements: Vec<Element> = attachments.values().flat_map(nft::pod_elements).collect();
         elements.extend(
@@ -41,9 +56,9 @@ impl Network {
                 .iter()
                 .map(|name| Element::link(name)),
         );
-        let filter = install(&config, &netfilter, &elements)?;
+        let filter = install(&config, &subnets.all(), &netfilter, &elements)?;
 
-        let mut pools: Vec<Pool> = cursors(&records, &config.subnets)
+        let mut pools: Vec<Pool> = cursors(&records, &subnets.given)
             .map(|(subnet, cursor)| Pool::new(subnet, cursor))
             .collect();
         let mut ports = PortRegistry::default();
@@ -59,6 +74,7 @@ impl Network {
                 })?;
         }
         let state = State {
+            subnets,
             pools,
             ports,
             attachments,
@@ -72,6 +88,7 @@ impl Network {
             route: Mutex::new(route),
             netfilter: Mutex::new(netfilter),
             state: Mutex::new(state),
+            changing: Mutex::new(()),
         })
     }
 
@@ -84,7 +101,7 @@ impl Network {
         for link in std::mem::take(&mut self.state().lingering) {
             self.delete_link(&link)?;
         }
-        self.nft_transaction(self.ruleset().remove(self.filter))
+        self.nft_transaction(ruleset(&self.config, &[]).remove(self.filter))
             .map_err(NetworkError::kernel("remove the pod network's nftables"))?;
         self.delete_link(&self.config.bridge)?;
         self.records.destroy(&self.config.state_dir)
@@ -92,30 +109,28 @@ impl Network {
 
     /// Makes the tables anew from what is attached: somebody flushed them.
     pub(super) fn reinstall(&self) -> Result<(), NetworkError> {
-        let elements: Vec<Element> = {
+        let (subnets, elements) = {
             let state = self.state();
             let of_pods = state.attachments.values().flat_map(nft::pod_elements);
-            of_pods
-                .chain(
-                    state
-                        .lingering
-                        .iter()
-                        .map(|name| Element::link(name.as_str())),
-                )
-                .collect()
+            let lingering = state.lingering.iter();
+            let elements: Vec<Element> = of_pods
+                .chain(lingering.map(|name| Element::link(name.as_str())))
+                .collect();
+            (state.subnets.all(), elements)
         };
-        self.nft_transaction(self.ruleset().install(self.filter, &elements))
+        let ruleset = ruleset(&self.config, &subnets);
+        self.nft_transaction(ruleset.install(self.filter, &elements))
             .map_err(NetworkError::kernel("make the pod network's nftables anew"))
     }
 }
 
-fn check(config: &NetworkConfig) -> Result<(), NetworkError> {
+pub(super) fn check(subnets: &[Subnet], mtu: Option<u32>) -> Result<(), NetworkError> {
     let problem = |problem: String| Err(NetworkError::Config { problem });
-    if config.subnets.is_empty() {
+    if subnets.is_empty() {
         return problem("no pod subnet; write one IPv4 or IPv6 subnet, or one of each".to_owned());
     }
-    for (index, one) in config.subnets.iter().enumerate() {
-        for other in &config.subnets[..index] {
+    for (index, one) in subnets.iter().enumerate() {
+        for other in &subnets[..index] {
             if one.contains(other.network()) || other.contains(one.network()) {
                 return problem(format!(
                     "the pod subnets {other} and {one} overlap; write each address once"
@@ -124,23 +139,20 @@ fn check(config: &NetworkConfig) -> Result<(), NetworkError> {
         }
     }
     // The least that IPv4 (RFC 791) and IPv6 (RFC 8200 §5) work with; the most that veth takes.
-    let least = if config
-        .subnets
-        .iter()
-        .any(|subnet| subnet.network().is_ipv6())
-    {
-        1280
-    } else {
-        576
-    };
-    if let Some(mtu) = config.mtu.filter(|mtu| !(least..=65535).contains(mtu)) {
+    let has_ipv6 = subnets.iter().any(|subnet| subnet.network().is_ipv6());
+    let least = if has_ipv6 { 1280 } else { 576 };
+    if let Some(mtu) = mtu.filter(|mtu| !(least..=65535).contains(mtu)) {
         return problem(format!("MTU {mtu} is not between {least} and 65535"));
     }
     Ok(())
 }
 
 /// Makes or repairs the bridge, and returns its index.
-fn set_up_bridge(config: &NetworkConfig, route: &Socket) -> Result<u32, NetworkError> {
+fn set_up_bridge(
+    config: &NetworkConfig,
+    route: &Socket,
+    subnets: &[Subnet],
+) -> Result<u32, NetworkError> {
     let action = || NetworkError::kernel(format!("set up the pod bridge {}", config.bridge));
     let name = &config.bridge;
     if let Some(found) = link::find(route, name).map_err(action())?
@@ -151,6 +163,7 @@ fn set_up_bridge(config: &NetworkConfig, route: &Socket) -> Result<u32, NetworkE
             kind: found.kind,
         });
     }
+    // The configuration's, whatever is served: pods know the gateway by its link-layer address.
     let mac = MacAddress::of(config.subnets[0].gateway().address);
     exchange(route, &[link::bridge(name, mac, config.mtu)]).map_err(action())?;
     let missing = || NetlinkError::Answer {
@@ -161,29 +174,35 @@ fn set_up_bridge(config: &NetworkConfig, route: &Socket) -> Result<u32, NetworkE
         .and_then(|link| link.ok_or_else(missing))
         .map_err(action())?
         .index;
+    serve(config, route, index, subnets)?;
+    Ok(index)
+}
 
-    let has_ipv6 = config
-        .subnets
-        .iter()
-        .any(|subnet| subnet.network().is_ipv6());
-    if config
-        .subnets
-        .iter()
-        .any(|subnet| subnet.network().is_ipv4())
-    {
+/// Makes the host a gateway of these subnets; one that it is already stays so.
+pub(super) fn serve(
+    config: &NetworkConfig,
+    route: &Socket,
+    bridge: u32,
+    subnets: &[Subnet],
+) -> Result<(), NetworkError> {
+    let has_ipv6 = subnets.iter().any(|subnet| subnet.network().is_ipv6());
+    if subnets.iter().any(|subnet| subnet.network().is_ipv4()) {
         sysctl::forward_ipv4()?;
     }
     if has_ipv6 {
         sysctl::forward_ipv6()?;
     }
-    sysctl::configure_bridge(name, has_ipv6)?;
-    let gateways: Vec<_> = config
-        .subnets
-        .iter()
-        .map(|subnet| address::add(index, subnet.gateway()))
+    sysctl::configure_bridge(&config.bridge, has_ipv6)?;
+    let gateways = subnets.iter();
+    let gateways: Vec<_> = gateways
+        .map(|subnet| address::add(bridge, subnet.gateway()))
         .collect();
-    exchange(route, &gateways).map_err(action())?;
-    Ok(index)
+    exchange(route, &gateways)
+        .map(drop)
+        .map_err(NetworkError::kernel(format!(
+            "make the pod bridge {} a gateway",
+            config.bridge
+        )))
 }
 
 /// Links of pods that no record knows.
@@ -209,13 +228,14 @@ pub(super) fn strays(
 /// Makes the tables anew, with as exact a filter as the kernel can.
 fn install(
     config: &NetworkConfig,
+    subnets: &[Subnet],
     netfilter: &Socket,
     elements: &[Element],
 ) -> Result<PodFilter, NetworkError> {
     let try_with = |filter| {
         exchange(
             netfilter,
-            &nft::transaction(ruleset(config).install(filter, elements)),
+            &nft::transaction(ruleset(config, subnets).install(filter, elements)),
         )
         .map(|_| filter)
     };

@@ -44,6 +44,7 @@ impl Network {
             }
         }
         self.sweep(usize::MAX)?;
+        self.drop_unused_subnets()?;
         failure.map_or(Ok(reclaimed), Err)
     }
 

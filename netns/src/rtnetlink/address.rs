@@ -13,36 +13,8 @@ const NO_DETECTION: u8 = 0x02;
 
 /// Gives an address to the link with this index; one that it has already stays as it is.
 pub(crate) fn add(link: u32, net: IpNet) -> Message {
-    let family = match net.address {
-        IpAddr::V4(_) => libc::AF_INET,
-        IpAddr::V6(_) => libc::AF_INET6,
-    };
-    let flags = if net.address.is_ipv6() {
-        NO_DETECTION
-    } else {
-        0
-    };
-    let mut header = [
-        family as u8,
-        net.prefix,
-        flags,
-        libc::RT_SCOPE_UNIVERSE,
-        0,
-        0,
-        0,
-        0,
-    ];
-    header[4..].copy_from_slice(&link.to_ne_bytes());
-    let what = format!("add the address {net}");
-    let address = octets(net.address);
-    let message = Message::new(
-        libc::RTM_NEWADDR,
-        libc::NLM_F_CREATE | libc::NLM_F_REPLACE,
-        &header,
-        what,
-    )
-    .attribute(IFA_LOCAL, &address)
-    .attribute(IFA_ADDRESS, &address);
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+    let message = message(libc::RTM_NEWADDR, flags, link, net, "add");
     match net.address {
         IpAddr::V4(address) => {
             let hosts = u32::MAX.checked_shr(u32::from(net.prefix)).unwrap_or(0);
@@ -50,6 +22,34 @@ pub(crate) fn add(link: u32, net: IpNet) -> Message {
         }
         IpAddr::V6(_) => message,
     }
+}
+
+/// Takes an address from the link with this index.
+pub(crate) fn remove(link: u32, net: IpNet) -> Message {
+    message(libc::RTM_DELADDR, 0, link, net, "remove")
+}
+
+fn message(kind: u16, flags: i32, link: u32, net: IpNet, verb: &str) -> Message {
+    let (family, detection) = match net.address {
+        IpAddr::V4(_) => (libc::AF_INET, 0),
+        IpAddr::V6(_) => (libc::AF_INET6, NO_DETECTION),
+    };
+    let mut header = [
+        family as u8,
+        net.prefix,
+        detection,
+        libc::RT_SCOPE_UNIVERSE,
+        0,
+        0,
+        0,
+        0,
+    ];
+    header[4..].copy_from_slice(&link.to_ne_bytes());
+    let what = format!("{verb} the address {net}");
+    let address = octets(net.address);
+    Message::new(kind, flags, &header, what)
+        .attribute(IFA_LOCAL, &address)
+        .attribute(IFA_ADDRESS, &address)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! CreateContainer: everything that can be decided before the container runs is decided and checked here.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageConfiguration;
 use podwright_cri_api::v1::{
@@ -303,11 +303,21 @@ fn mapped(sandbox: &Sandbox, user: UserRecord) -> Result<UserRecord, CallError> 
 impl Container {
     /// The container's spec and plan; made once.
     pub(crate) fn compile(&self, node: &Node) -> Result<Arc<Compiled>, CallError> {
-        if let Some(compiled) = self.compiled.get() {
+        if let Some(compiled) = &*self.compiled() {
             return Ok(Arc::clone(compiled));
         }
         let compiled = Arc::new(self.compile_anew(node)?);
-        Ok(Arc::clone(self.compiled.get_or_init(|| compiled)))
+        *self.compiled() = Some(Arc::clone(&compiled));
+        Ok(compiled)
+    }
+
+    /// Makes the next use of spec and plan compile them with what holds then.
+    pub(super) fn forget_plan(&self) {
+        *self.compiled() = None;
+    }
+
+    fn compiled(&self) -> MutexGuard<'_, Option<Arc<Compiled>>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn compile_anew(&self, node: &Node) -> Result<Compiled, CallError> {

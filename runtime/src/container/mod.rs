@@ -6,6 +6,7 @@ mod exec;
 mod exec_sync;
 mod exit;
 mod log;
+mod oom_score;
 mod remove;
 mod start;
 mod stop;
@@ -25,7 +26,7 @@ pub(crate) use update::update;
 pub(crate) use view::{container_status, list, matching, selects, status};
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::Spec;
@@ -112,8 +113,8 @@ pub(crate) struct Container {
     pub(crate) cgroup: Cgroup,
     /// Keep the layers of its image and its volumes' images on disk, though the images may be removed.
     pub(crate) _leases: Vec<Lease>,
-    /// Made at creation, or again when a later daemon needs it.
-    pub(crate) compiled: OnceLock<Arc<Compiled>>,
+    /// Made at creation, and again when a later daemon needs it or an update has changed it. Guards the value alone.
+    pub(crate) compiled: Mutex<Option<Arc<Compiled>>>,
     /// The state, and who waits for it to change.
     state: watch::Sender<State>,
     /// The limits as they were last asked for. Guards the value alone.
@@ -154,7 +155,7 @@ impl Container {
             directory: parts.directory,
             cgroup: parts.cgroup,
             _leases: parts.leases,
-            compiled: OnceLock::new(),
+            compiled: Mutex::new(None),
             state: watch::Sender::new(parts.state),
             resources: Mutex::new(parts.resources.unwrap_or(asked)),
             gauges: ContainerGauges::default(),

@@ -3,12 +3,12 @@
 use std::sync::{Arc, PoisonError};
 
 use oci_spec::runtime::LinuxResources;
-use podwright_cri_api::v1::{LinuxContainerResources, UpdateContainerResourcesRequest};
+use podwright_cri_api::v1::UpdateContainerResourcesRequest;
 
-use super::{Container, State};
+use super::{Container, State, oom_score};
 use crate::error::{CallError, Context, Kind};
 use crate::node::Node;
-use crate::plan::oci_resources;
+use crate::plan::{merge_resources, oci_resources};
 use crate::records::{Record, ResourcesRecord};
 
 /// Changes the limits of a created or running container; what the request leaves at zero stays.
@@ -29,10 +29,17 @@ pub(crate) async fn update(
         )));
     }
     let resources = oci_resources(&asked, None)?;
+    let score = node
+        .oom_scores
+        .clamp(asked.oom_score_adj)
+        .invalid(|| "cannot set oom_score_adj".into())?;
     if matches!(state, State::Running { .. }) {
         container.apply_limits(&resources)?;
+        if asked.oom_score_adj != 0 {
+            oom_score::set(&container.cgroup, score)?;
+        }
     }
-    let merged = merge(container.asked_resources(), asked);
+    let merged = merge_resources(container.asked_resources(), asked);
     let record = ResourcesRecord {
         resources: Some(merged.clone()),
     };
@@ -46,34 +53,9 @@ pub(crate) async fn update(
         .resources
         .lock()
         .unwrap_or_else(PoisonError::into_inner) = merged;
+    // Its start, or its execs, take the new score from there.
+    container.forget_plan();
     Ok(())
-}
-
-/// The limits after an update: zero and empty mean "as before".
-fn merge(old: LinuxContainerResources, new: LinuxContainerResources) -> LinuxContainerResources {
-    let number = |new: i64, old: i64| if new == 0 { old } else { new };
-    let text = |new: String, old: String| if new.is_empty() { old } else { new };
-    let mut unified = old.unified;
-    unified.extend(new.unified);
-    LinuxContainerResources {
-        cpu_period: number(new.cpu_period, old.cpu_period),
-        cpu_quota: number(new.cpu_quota, old.cpu_quota),
-        cpu_shares: number(new.cpu_shares, old.cpu_shares),
-        memory_limit_in_bytes: number(new.memory_limit_in_bytes, old.memory_limit_in_bytes),
-        oom_score_adj: number(new.oom_score_adj, old.oom_score_adj),
-        cpuset_cpus: text(new.cpuset_cpus, old.cpuset_cpus),
-        cpuset_mems: text(new.cpuset_mems, old.cpuset_mems),
-        hugepage_limits: if new.hugepage_limits.is_empty() {
-            old.hugepage_limits
-        } else {
-            new.hugepage_limits
-        },
-        unified,
-        memory_swap_limit_in_bytes: number(
-            new.memory_swap_limit_in_bytes,
-            old.memory_swap_limit_in_bytes,
-        ),
-    }
 }
 
 impl Container {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use podwright_cri_api::v1 as cri;
 
-use super::{Container, State};
+use super::{Container, State, oom_score};
 use crate::error::{CallError, Context};
 use crate::node::Node;
 use crate::plan::held_resources;
@@ -154,12 +154,13 @@ pub(crate) fn container_status(container: &Container) -> cri::ContainerStatus {
 /// What the cgroup holds while the container runs; what was asked for otherwise.
 fn resources(container: &Container) -> cri::LinuxContainerResources {
     let asked = container.asked_resources();
-    match container
-        .is_running()
-        .then(|| container.cgroup.read_resources())
-    {
-        Some(Ok(held)) => held_resources(&held, &asked),
-        _ => asked,
+    let State::Running { started } = container.state() else {
+        return asked;
+    };
+    let score = oom_score::of(started.pid).unwrap_or(asked.oom_score_adj);
+    match container.cgroup.read_resources() {
+        Ok(held) => held_resources(&held, &asked, score),
+        Err(_) => asked,
     }
 }
 

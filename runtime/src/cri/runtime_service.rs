@@ -288,11 +288,8 @@ impl RuntimeService for Service {
         &self,
         request: Request<UpdateRuntimeConfigRequest>,
     ) -> Answer<UpdateRuntimeConfigResponse> {
-        let subnets = &self.node.config.network.subnets;
-        answer(
-            node_status::update_runtime_config(subnets, request.into_inner())
-                .map(|()| UpdateRuntimeConfigResponse {}),
-        )
+        let updated = crate::pod_cidr::update(&self.node, request.into_inner());
+        answer(updated.map(|()| UpdateRuntimeConfigResponse {}))
     }
 
     async fn checkpoint_container(
@@ -356,8 +353,14 @@ impl RuntimeService for Service {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<UpdatePodSandboxResourcesRequest>,
+        request: Request<UpdatePodSandboxResourcesRequest>,
     ) -> Answer<UpdatePodSandboxResourcesResponse> {
-        unimplemented("UpdatePodSandboxResources")
+        let node = Arc::clone(&self.node);
+        unbroken(async move {
+            sandbox::update(&node, request.into_inner())
+                .await
+                .map(|()| UpdatePodSandboxResourcesResponse {})
+        })
+        .await
     }
 }

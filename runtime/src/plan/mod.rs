@@ -13,5 +13,5 @@ mod spec;
 pub(crate) use launch::{LaunchInputs, exec_plan, launch_plan};
 pub(crate) use mounts::{LONGEST_PATH, check_mounts, image_volumes, volume_image};
 pub(crate) use process::{SeccompChoice, capability_sets, privilege, seccomp_choice};
-pub(crate) use resources::{held_resources, oci_resources};
+pub(crate) use resources::{held_resources, merge_resources, oci_resources, sum_resources};
 pub(crate) use spec::{SpecInputs, container_pid_mode, container_spec};

@@ -110,10 +110,74 @@ fn hugepages(limit: &HugepageLimit) -> Result<LinuxHugepageLimit, CallError> {
     Ok(out)
 }
 
+/// Limits after an update: zero and empty mean "as before".
+pub(crate) fn merge_resources(
+    old: LinuxContainerResources,
+    new: LinuxContainerResources,
+) -> LinuxContainerResources {
+    let number = |new: i64, old: i64| if new == 0 { old } else { new };
+    let text = |new: String, old: String| if new.is_empty() { old } else { new };
+    let mut unified = old.unified;
+    unified.extend(new.unified);
+    LinuxContainerResources {
+        cpu_period: number(new.cpu_period, old.cpu_period),
+        cpu_quota: number(new.cpu_quota, old.cpu_quota),
+        cpu_shares: number(new.cpu_shares, old.cpu_shares),
+        memory_limit_in_bytes: number(new.memory_limit_in_bytes, old.memory_limit_in_bytes),
+        oom_score_adj: number(new.oom_score_adj, old.oom_score_adj),
+        cpuset_cpus: text(new.cpuset_cpus, old.cpuset_cpus),
+        cpuset_mems: text(new.cpuset_mems, old.cpuset_mems),
+        hugepage_limits: if new.hugepage_limits.is_empty() {
+            old.hugepage_limits
+        } else {
+            new.hugepage_limits
+        },
+        unified,
+        memory_swap_limit_in_bytes: number(
+            new.memory_swap_limit_in_bytes,
+            old.memory_swap_limit_in_bytes,
+        ),
+    }
+}
+
+/// A pod's limits: those of its containers together, and its own overhead. Without the containers' limit there is none.
+pub(crate) fn sum_resources(
+    overhead: &Option<LinuxContainerResources>,
+    resources: &Option<LinuxContainerResources>,
+) -> LinuxContainerResources {
+    let overhead = overhead.clone().unwrap_or_default();
+    let mut sum = resources.clone().unwrap_or_default();
+    let add = |limit: &mut i64, more: i64| {
+        if *limit > 0 {
+            *limit = limit.saturating_add(more.max(0));
+        }
+    };
+    // Quotas of different periods: what the overhead's is in the other's.
+    let quota = match (overhead.cpu_period, sum.cpu_period) {
+        (period, other) if period > 0 && other > 0 && period != other => {
+            let scaled = i128::from(overhead.cpu_quota) * i128::from(other) / i128::from(period);
+            i64::try_from(scaled).unwrap_or(i64::MAX)
+        }
+        _ => overhead.cpu_quota,
+    };
+    add(&mut sum.cpu_quota, quota);
+    add(&mut sum.cpu_shares, overhead.cpu_shares);
+    add(
+        &mut sum.memory_limit_in_bytes,
+        overhead.memory_limit_in_bytes,
+    );
+    add(
+        &mut sum.memory_swap_limit_in_bytes,
+        overhead.memory_swap_limit_in_bytes,
+    );
+    sum
+}
+
 /// What the cgroup really holds, as CRI reports it; what it cannot hold is as it was asked for.
 pub(crate) fn held_resources(
     held: &HeldResources,
     asked: &LinuxContainerResources,
+    oom_score_adj: i64,
 ) -> LinuxContainerResources {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     LinuxContainerResources {
@@ -121,7 +185,7 @@ pub(crate) fn held_resources(
         cpu_quota: held.cpu_quota.unwrap_or(asked.cpu_quota),
         cpu_shares: held.cpu_shares.map_or(asked.cpu_shares, signed),
         memory_limit_in_bytes: held.memory_limit.map_or(0, signed),
-        oom_score_adj: asked.oom_score_adj,
+        oom_score_adj,
         cpuset_cpus: held.cpus.clone().unwrap_or_default(),
         cpuset_mems: held.mems.clone().unwrap_or_default(),
         hugepage_limits: held
@@ -158,6 +222,31 @@ mod tests {
             (None, Some(-1), None)
         );
         assert_eq!((memory.limit(), memory.swap()), (Some(1 << 20), None));
+    }
+
+    #[test]
+    fn a_pod_has_its_containers_limits_and_its_overhead() {
+        let overhead = LinuxContainerResources {
+            cpu_period: 50_000,
+            cpu_quota: 5_000,
+            memory_limit_in_bytes: 10,
+            memory_swap_limit_in_bytes: 10,
+            ..Default::default()
+        };
+        let resources = LinuxContainerResources {
+            cpu_period: 100_000,
+            cpu_quota: 20_000,
+            memory_limit_in_bytes: 100,
+            ..Default::default()
+        };
+        let sum = sum_resources(&Some(overhead.clone()), &Some(resources));
+        assert_eq!((sum.cpu_period, sum.cpu_quota), (100_000, 30_000));
+        let memory = (sum.memory_limit_in_bytes, sum.memory_swap_limit_in_bytes);
+        assert_eq!(memory, (110, 0));
+        assert_eq!(
+            sum_resources(&Some(overhead), &None),
+            LinuxContainerResources::default()
+        );
     }
 
     #[test]

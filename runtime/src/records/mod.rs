@@ -14,7 +14,7 @@ mod sandbox;
 pub(crate) use container::{
     ContainerRecord, ExitRecord, ResourcesRecord, StartedRecord, UserRecord, VolumeImageRecord,
 };
-pub(crate) use sandbox::{ReadyRecord, SandboxRecord, StoppedRecord};
+pub(crate) use sandbox::{PodResourcesRecord, ReadyRecord, SandboxRecord, StoppedRecord};
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,6 +1,6 @@
 //! Records of a pod sandbox.
 
-use podwright_cri_api::v1::PodSandboxConfig;
+use podwright_cri_api::v1::{LinuxContainerResources, PodSandboxConfig};
 
 use super::Record;
 
@@ -26,6 +26,31 @@ pub(crate) struct SandboxRecord {
 
 impl Record for SandboxRecord {
     const FILE: &'static str = "record";
+}
+
+/// Written when its resources were changed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct PodResourcesRecord {
+    /// What the pod itself takes besides its containers.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) overhead: Option<LinuxContainerResources>,
+    /// What its containers take together.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) resources: Option<LinuxContainerResources>,
+}
+
+impl Record for PodResourcesRecord {
+    const FILE: &'static str = "resources";
+}
+
+impl From<&PodSandboxConfig> for PodResourcesRecord {
+    fn from(config: &PodSandboxConfig) -> Self {
+        let linux = config.linux.clone().unwrap_or_default();
+        Self {
+            overhead: linux.overhead,
+            resources: linux.resources,
+        }
+    }
 }
 
 /// Written once the sandbox has stopped for good.

@@ -5,6 +5,7 @@ mod remove;
 mod run;
 mod settings;
 mod stop;
+mod update;
 mod user_namespace;
 mod view;
 
@@ -12,6 +13,7 @@ pub(crate) use remove::remove;
 pub(crate) use run::run;
 pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, pid_mode};
 pub(crate) use stop::{lost, release, stop};
+pub(crate) use update::update;
 pub(crate) use user_namespace::{check_same, map_volume};
 pub(crate) use view::{list, matching, sandbox_status, status};
 
@@ -25,7 +27,7 @@ use crate::error::CallError;
 use crate::handler::Handler;
 use crate::ids::SandboxId;
 use crate::pause::Pause;
-use crate::records::SandboxRecord;
+use crate::records::{PodResourcesRecord, SandboxRecord};
 use crate::stats::Gauges;
 
 /// The name of the file that shows the pod's resolver configuration, and of its fellows, in the sandbox's directory.
@@ -95,6 +97,8 @@ pub(crate) struct Sandbox {
     pub(crate) gauges: Gauges,
     /// Guards the state alone; never held across an await.
     state: Mutex<State>,
+    /// What was last asked for. Guards the value alone.
+    pub(crate) resources: Mutex<PodResourcesRecord>,
     /// Held by the operation that changes the sandbox, across its awaits: stop and remove follow each other.
     pub(crate) operation: tokio::sync::Mutex<()>,
 }
@@ -120,6 +124,13 @@ impl Sandbox {
             directory,
             gauges: Gauges::default(),
             state: Mutex::new(state),
+            resources: Mutex::new(
+                record
+                    .config
+                    .as_ref()
+                    .map(PodResourcesRecord::from)
+                    .unwrap_or_default(),
+            ),
             operation: tokio::sync::Mutex::new(()),
         }
     }

@@ -163,6 +163,7 @@ async fn start(
         .cgroups
         .create(&pause_cgroup(node, cgroup)?)
         .internal(|| "cannot make the pod's cgroup".into())?;
+    super::update::apply(&config, &node.cgroups.cgroup(cgroup), &(&config).into())?;
     let pause = Pause::start(&node.program, id, node.events.clone())
         .await
         .internal(|| "cannot run the pod sandbox".into())?;

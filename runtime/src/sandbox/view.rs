@@ -120,11 +120,26 @@ fn network_status(node: &Node, sandbox: &Sandbox) -> cri::PodSandboxNetworkStatu
 
 fn info(sandbox: &Sandbox) -> BTreeMap<String, String> {
     let pid = sandbox.pause().and_then(|pause| pause.pid()).unwrap_or(0);
+    let resources = sandbox.resources();
     let info = serde_json::json!({
         "pid": pid,
         "cgroup": sandbox.cgroup.as_str(),
         "directory": sandbox.directory,
+        "runtimeHandler": sandbox.runtime_handler,
+        "overhead": resources.overhead.as_ref().map(shown_resources),
+        "resources": resources.resources.as_ref().map(shown_resources),
         "networkNamespace": if pid == 0 { String::new() } else { format!("/proc/{pid}/ns/net") },
     });
     BTreeMap::from([("info".to_owned(), info.to_string())])
+}
+
+/// As CRI names the limits.
+fn shown_resources(resources: &cri::LinuxContainerResources) -> serde_json::Value {
+    serde_json::json!({
+        "cpuPeriod": resources.cpu_period,
+        "cpuQuota": resources.cpu_quota,
+        "cpuShares": resources.cpu_shares,
+        "memoryLimitInBytes": resources.memory_limit_in_bytes,
+        "memorySwapLimitInBytes": resources.memory_swap_limit_in_bytes,
+    })
 }
