@@ -272,7 +272,10 @@ async fn mounts_travel_as_their_propagation_says() -> Result<()> {
         let other = node.daemon.slot().path("other");
         fs::create_dir_all(&other)?;
         fs::write(other.join("flag"), "")?;
-        let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+        let mut spec = PodSpec::new("pod");
+        let security = spec.linux().security_context.get_or_insert_default();
+        security.privileged = true;
+        let pod = node.cri.run_pod(spec).await?;
         let mount = Mount {
             propagation: propagation.into(),
             ..host_mount(&host.0)
