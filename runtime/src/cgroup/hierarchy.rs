@@ -25,17 +25,6 @@ pub enum Version {
     V2,
 }
 
-/// How device access can be restricted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceFilter {
-    /// By the v1 devices controller.
-    Cgroup1,
-    /// By a BPF program on the group in the unified mount.
-    Program,
-    /// Not at all: leave device rules out of the resources.
-    Unsupported,
-}
-
 /// The controllers this module sets or reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Controller {
@@ -214,15 +203,6 @@ impl Hierarchy {
     /// Which layout this machine has.
     pub fn version(&self) -> Version {
         self.0.version
-    }
-
-    /// Whether device rules can be applied.
-    pub fn device_filter(&self) -> DeviceFilter {
-        match (self.location(Controller::Devices), self.unified()) {
-            (Some(_), _) => DeviceFilter::Cgroup1,
-            (None, Some(_)) => DeviceFilter::Program,
-            (None, None) => DeviceFilter::Unsupported,
-        }
     }
 
     /// Whether the kernel offers `controller` (in v2: at the root).

@@ -47,7 +47,7 @@ pub use error::CgroupError;
 pub use exec::ExecGroup;
 pub use format::{Pressure, PressureLine};
 pub use held::HeldResources;
-pub use hierarchy::{Controller, DeviceFilter, Hierarchy, Version};
+pub use hierarchy::{Controller, Hierarchy, Version};
 pub use meter::HeldMeter;
 pub use path::CgroupPath;
 pub use stats::{CpuStats, MemoryStats, Stats, SwapStats};

@@ -336,7 +336,6 @@ impl Container {
             user: &self.record.user.clone().unwrap_or_default(),
             cgroup: self.cgroup.path(),
             available: node.capabilities,
-            device_filter: node.cgroups.device_filter(),
             oom_score_adj: node
                 .oom_scores
                 .clamp(score)

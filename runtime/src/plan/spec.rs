@@ -8,7 +8,7 @@ use oci_spec::runtime::{
 use podwright_cri_api::v1::ContainerConfig;
 
 use super::{environment, mounts, process, resources};
-use crate::cgroup::{CgroupPath, DeviceFilter};
+use crate::cgroup::CgroupPath;
 use crate::error::{CallError, Context};
 use crate::records::UserRecord;
 use crate::sandbox::{IpcMode, NetworkMode, PidMode, Sandbox, pid_mode};
@@ -27,7 +27,6 @@ pub(crate) struct SpecInputs<'a> {
     pub(crate) cgroup: &'a CgroupPath,
     /// What the daemon itself may give.
     pub(crate) available: CapabilitySet,
-    pub(crate) device_filter: DeviceFilter,
     /// The score as it will be set.
     pub(crate) oom_score_adj: i32,
     /// A loaded profile's name.
@@ -119,10 +118,6 @@ fn linux(
     let pods = inputs.sandbox.handler.pods();
     let (devices, rules) =
         process::container_devices(inputs.config, privilege, pods.privileged_devices)?;
-    let rules = match inputs.device_filter {
-        DeviceFilter::Cgroup1 | DeviceFilter::Program => Some(rules),
-        DeviceFilter::Unsupported => None,
-    };
     let asked = inputs
         .config
         .linux
@@ -130,7 +125,7 @@ fn linux(
         .and_then(|linux| linux.resources.clone())
         .unwrap_or_default();
     let mut linux = Linux::default();
-    let mut limits = resources::oci_resources(&asked, rules)?;
+    let mut limits = resources::oci_resources(&asked, Some(rules))?;
     if let Some(most) = pods.pids_limit {
         let mut pids = LinuxPids::default();
         pids.set_limit(most.get().into());
