@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Nothing here takes so long, but on a machine that is busy.
-pub(super) const DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits, but not for ever.
 pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

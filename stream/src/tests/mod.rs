@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod hostile;
+mod noise;
 mod requests;
 mod serving;
 mod spdy;
