@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::backend::{ECHO, SILENT, TALK, pattern};
-use super::client::{soon, spdy, until};
+use super::client::{soon, spdy, until, web_socket};
 use super::serving::Serving;
 use super::spdy_client::{FIN, Frame, NONE, SpdyClient};
 use crate::StreamConfig;
@@ -154,6 +154,19 @@ async fn what_the_backend_does_not_read_is_not_read_from_the_socket() {
     assert!(written < HELD, "{written} bytes were taken");
     // It goes while it is not read.
     drop(client);
+    until("nothing lives", || serving.commands.live() == 0).await;
+}
+
+#[tokio::test]
+async fn nor_over_websocket() {
+    let serving = Serving::new().await;
+    let url = serving.exec("i", &["hang"]);
+    let mut stream = web_socket(&url, "v5.channel.k8s.io").await;
+    let length = 65_536u64.to_be_bytes();
+    let frame = [&[0x82, 0xff][..], &length, &[0; 4], &[0; 65_536]].concat();
+    let written = write_on(&mut stream, &frame).await;
+    assert!(written < HELD, "{written} bytes were taken");
+    drop(stream);
     until("nothing lives", || serving.commands.live() == 0).await;
 }
 
