@@ -195,6 +195,8 @@ wire_struct! {
         /// The pod's user namespace, which then owns all of the pod's other ones, and which its containers join; none is
         /// the host's.
         user_namespace: Option<IdMappings>,
+        /// The SELinux label of what is in the pod's /dev/shm.
+        shm_label: Option<Bytes>,
     }
 }
 

@@ -85,6 +85,16 @@ fn a_pause_without_a_sandbox_ends_with_its_daemon() {
     assert!(pause.wait().success());
 }
 
+/// CVE-2020-15257: were the way to the socket ever open to others, pause would not listen to them.
+#[test]
+fn other_users_are_not_served() {
+    let (pause, mut client) = Pause::ready(plans::sandbox());
+    let other = pause.connect_as(1000);
+    assert!(other.receive().is_none(), "it was kept");
+    let (answer, _) = client.ask(&Request::List, &[]);
+    assert!(matches!(answer, Answer::Containers { .. }), "{answer:?}");
+}
+
 #[test]
 fn containers_die_with_pause() {
     let (mut pause, mut client) = Pause::ready(plans::sandbox());

@@ -24,6 +24,7 @@ use crate::security::apparmor::AppArmor;
 use crate::security::capabilities::CapabilitySet;
 use crate::security::oom::OomScoreRange;
 use crate::security::seccomp::ProgramCache;
+use crate::security::selinux::Selinux;
 use crate::stats::Walks;
 use crate::user_namespaces::UserNamespaceSupport;
 
@@ -39,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) seccomp: ProgramCache,
     pub(crate) capabilities: CapabilitySet,
     pub(crate) apparmor: AppArmor,
+    pub(crate) selinux: Selinux,
     pub(crate) oom_scores: OomScoreRange,
     pub(crate) user_namespaces: UserNamespaceSupport,
     pub(crate) reclaim: Reclaim,

@@ -99,6 +99,48 @@ pub(crate) fn has_mount_setattr() -> bool {
     check(result).is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
 }
 
+/// By its descriptor's name, which O_PATH descriptors of all kinds of files have.
+fn by_descriptor(file: BorrowedFd<'_>) -> io::Result<CString> {
+    c_string(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes())
+}
+
+/// setxattr(2).
+pub(crate) fn set_attribute(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> io::Result<()> {
+    let (path, name) = (by_descriptor(file)?, c_string(name.as_bytes())?);
+    // SAFETY: both strings are NUL-terminated and `value` has the length given; all outlive the call.
+    check(
+        unsafe {
+            libc::setxattr(
+                path.as_ptr(),
+                name.as_ptr(),
+                value.as_ptr().cast(),
+                value.len(),
+                0,
+            )
+        }
+        .into(),
+    )
+    .map(|_| ())
+}
+
+/// getxattr(2) of a short value.
+#[cfg(test)]
+pub(crate) fn attribute(file: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
+    let (path, name) = (by_descriptor(file)?, c_string(name.as_bytes())?);
+    let mut value = vec![0; 256];
+    // SAFETY: both strings are NUL-terminated; the kernel writes at most the length given. All outlive the call.
+    let length = check(unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    } as libc::c_long)?;
+    value.truncate(length as usize);
+    Ok(value)
+}
+
 /// What of a tree of mounts is meant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MountDepth {

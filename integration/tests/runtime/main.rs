@@ -25,3 +25,4 @@ mod stats;
 mod tls;
 mod tools;
 mod user_namespaces;
+mod users;

@@ -92,7 +92,12 @@ fn make_shm(plan: &SandboxPlan) -> Result<Option<Shm>, Fault> {
         Some(mappings) => user_namespace::host_root(mappings)?,
         None => (0, 0),
     };
-    Shm::make(plan.shm_size, owner).map(Some)
+    let label = plan.shm_label.as_ref();
+    let label = label
+        .map(|label| str::from_utf8(&label.0))
+        .transpose()
+        .map_err(|_| Fault::new("label of /dev/shm", b"", libc::EINVAL))?;
+    Shm::make(plan.shm_size, owner, label).map(Some)
 }
 
 /// What the daemon sets the network up with, if the pod has its own.

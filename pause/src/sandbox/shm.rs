@@ -18,25 +18,31 @@ enum Holding {
 }
 
 impl Shm {
-    /// `size` in bytes; `owner` of its root directory, as the host counts.
-    pub(crate) fn make(size: u64, owner: (u32, u32)) -> Result<Self, Fault> {
-        let shm = Self::make_held(size, owner, Holding::Detached)?;
+    /// `size` in bytes; `owner` of its root directory, as the host counts; the SELinux `label` of all in it.
+    pub(crate) fn make(size: u64, owner: (u32, u32), label: Option<&str>) -> Result<Self, Fault> {
+        let shm = Self::make_held(size, owner, label, Holding::Detached)?;
         if shm.clone_for_bind().is_ok() {
             Ok(shm)
         } else {
-            Self::make_held(size, owner, Holding::Attached)
+            Self::make_held(size, owner, label, Holding::Attached)
         }
     }
 
-    fn make_held(size: u64, (uid, gid): (u32, u32), holding: Holding) -> Result<Self, Fault> {
+    fn make_held(
+        size: u64,
+        (uid, gid): (u32, u32),
+        label: Option<&str>,
+        holding: Holding,
+    ) -> Result<Self, Fault> {
         let path = b"/dev/shm";
         let (size, uid, gid) = (size.to_string(), uid.to_string(), gid.to_string());
-        let options = [
+        let mut options = vec![
             ("mode", "1777"),
             ("size", &size),
             ("uid", &uid),
             ("gid", &gid),
         ];
+        options.extend(label.map(|label| ("context", label)));
         let attributes = attributes::NOSUID | attributes::NODEV | attributes::NOEXEC;
         let tmpfs = mount::detached_tmpfs(&options, attributes).or_fault("fsmount", path)?;
         if holding == Holding::Attached {
@@ -66,7 +72,7 @@ mod tests {
         std::thread::spawn(move || {
             process::unshare(libc::CLONE_NEWNS).unwrap();
             mount::change_propagation(b"/", libc::MS_PRIVATE | libc::MS_REC).unwrap();
-            let shm = Shm::make_held(1 << 20, (0, 0), holding).unwrap();
+            let shm = Shm::make_held(1 << 20, (0, 0), None, holding).unwrap();
             let (one, other) = (shm.clone_for_bind().unwrap(), shm.clone_for_bind().unwrap());
             file::make_directory(one.as_fd(), b"made", 0o700).unwrap();
             assert!(file::stat_entry(other.as_fd(), b"made").is_ok());

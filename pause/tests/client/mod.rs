@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -80,6 +81,24 @@ impl Pause {
             next: 0,
             told: VecDeque::new(),
         }
+    }
+
+    /// A connection of another user, to whom the directory and the socket are opened first.
+    pub fn connect_as(&self, uid: u32) -> Client {
+        for (path, mode) in [(self.dir.path(), 0o711), (&*self.path("socket"), 0o666)] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        }
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                #[allow(unsafe_code)]
+                // SAFETY: takes no pointers. Of the system call itself only this thread changes its user (setresuid(2)), and it
+                // ends here.
+                let changed = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+                assert_eq!(changed, 0, "{}", std::io::Error::last_os_error());
+                self.connect()
+            });
+            other.join().unwrap()
+        })
     }
 
     /// A connection that has said Hello.

@@ -22,6 +22,7 @@ pub fn sandbox() -> SandboxPlan {
         shm_size: 1 << 20,
         pid_namespace: PodPid::Separate,
         user_namespace: None,
+        shm_label: None,
     }
 }
 

@@ -11,9 +11,11 @@ use crate::error::{CallError, Context};
 use crate::index::shown;
 use crate::node::Node;
 use crate::plan::{SeccompChoice, privilege};
+use crate::sandbox::{Sandbox, label};
 use crate::security::apparmor::ProfileRequest;
 use crate::security::capabilities::CapabilitySet;
 use crate::security::seccomp::{MAX_PROFILE, Program};
+use crate::security::selinux::Labels;
 
 /// The compiled seccomp profile; none for an unconfined container.
 pub(super) fn seccomp(
@@ -89,4 +91,16 @@ pub(super) fn apparmor(
 fn old_apparmor(context: &LinuxContainerSecurityContext) -> Result<ProfileRequest<'_>, CallError> {
     ProfileRequest::from_text(&context.apparmor_profile)
         .invalid(|| "cannot confine the container by AppArmor".into())
+}
+
+/// The SELinux labels of a container: its own options', or its pod's. None where SELinux is off.
+pub(super) fn selinux(
+    node: &Node,
+    sandbox: &Sandbox,
+    context: &LinuxContainerSecurityContext,
+) -> Result<Option<Labels>, CallError> {
+    match &context.selinux_options {
+        None => sandbox.labels(&node.selinux),
+        Some(options) => label(&node.selinux, options, &sandbox.id),
+    }
 }

@@ -147,7 +147,8 @@ fn make(
         resources: None,
         record,
     });
-    container.compile(node)?;
+    let compiled = container.compile(node)?;
+    super::relabel::volumes(&container.config, &compiled.spec)?;
     make_writable_layer(&container)?;
     container
         .record
@@ -341,6 +342,7 @@ impl Container {
                 .clamp(score)
                 .invalid(|| "cannot set oom_score_adj".into())?,
             apparmor: super::confine::apparmor(node, &context)?,
+            labels: super::confine::selinux(node, &self.sandbox, &context)?,
         })?;
         let program = super::confine::seccomp(
             node,

@@ -7,6 +7,7 @@ mod exec_sync;
 mod exit;
 mod log;
 mod oom_score;
+mod relabel;
 mod remove;
 mod start;
 mod stop;

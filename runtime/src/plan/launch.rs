@@ -196,6 +196,10 @@ fn overlay(inputs: &LaunchInputs<'_>) -> Result<Step, CallError> {
     // Without it every mount of a writable overlay starts its lifetime with a sync of the upper file system on umount
     // (containerd issue 4485): a container's writable layer need not survive a power loss.
     options.extend_from_slice(b",volatile");
+    if let Some(label) = mount_label(inputs.spec) {
+        // Its commas are the label's own (mount(8), "context=").
+        options.extend_from_slice(format!(",context=\"{label}\"").as_bytes());
+    }
     check_length(&options, lower.len())?;
     Ok(Step::OverlayRoot {
         layers: path_bytes(inputs.layers_root),
@@ -255,6 +259,22 @@ fn image_source(
         sub_path: options.sub_path.as_str().into(),
         at: path_bytes(inputs.mount_point),
     })
+}
+
+/// A tmpfs of the container's is labelled for it; the kernel's own file systems have the policy's labels.
+fn with_label(spec: &Spec, mount: &Mount, mut options: Vec<FsOption>) -> Vec<FsOption> {
+    if mount.typ().as_deref() == Some("tmpfs") {
+        options.extend(mount_label(spec).map(|label| FsOption {
+            key: "context".into(),
+            value: Some(label.into()),
+        }));
+    }
+    options
+}
+
+/// The SELinux label of what is mounted for the container.
+fn mount_label(spec: &Spec) -> Option<&str> {
+    spec.linux().as_ref()?.mount_label().as_deref()
 }
 
 /// A mount's options, sorted by who understands them (mount(8), mount_setattr(2)).
@@ -381,7 +401,7 @@ fn mount_steps(
                 kind.into()
             },
             source: path_bytes(&source),
-            options: options.file_system,
+            options: with_label(inputs.spec, mount, options.file_system),
             attributes: options.attributes,
             target,
             create: Create::Directory,

@@ -14,6 +14,7 @@ use crate::records::UserRecord;
 use crate::sandbox::{IpcMode, NetworkMode, PidMode, Sandbox, pid_mode};
 use crate::security::Privilege;
 use crate::security::capabilities::CapabilitySet;
+use crate::security::selinux::Labels;
 
 /// What a container may open at first and at most: enough for servers, few enough for programs that walk through all.
 const OPEN_FILES: (u64, u64) = (1024, 524_288);
@@ -31,6 +32,8 @@ pub(crate) struct SpecInputs<'a> {
     pub(crate) oom_score_adj: i32,
     /// A loaded profile's name.
     pub(crate) apparmor: Option<String>,
+    /// For SELinux; none where that is off.
+    pub(crate) labels: Option<Labels>,
 }
 
 /// The spec of a container; fails when the request cannot be met.
@@ -107,6 +110,9 @@ fn oci_process(
     process.set_no_new_privileges(Some(context.no_new_privs));
     process.set_oom_score_adj(Some(inputs.oom_score_adj));
     process.set_apparmor_profile(inputs.apparmor.clone());
+    // A privileged container runs as the runtime does.
+    let label = inputs.labels.clone().filter(|_| !context.privileged);
+    process.set_selinux_label(label.map(|labels| labels.process));
     Ok(process)
 }
 
@@ -146,6 +152,7 @@ fn linux(
         linux.set_uid_mappings(Some(mounts::oci_mappings(&mappings.uids)?));
         linux.set_gid_mappings(Some(mounts::oci_mappings(&mappings.gids)?));
     }
+    linux.set_mount_label(inputs.labels.clone().map(|labels| labels.mount));
     linux.set_devices(Some(devices));
     // A kubelet sends the lists it means; an empty one stands for none (procMount: Unmasked).
     let (masked, read_only) = match privilege {

@@ -1,6 +1,7 @@
 //! Pod sandboxes: the namespaces, cgroup, addresses and files that a pod's containers share.
 
 mod files;
+mod labels;
 mod remove;
 mod run;
 mod settings;
@@ -9,6 +10,7 @@ mod update;
 mod user_namespace;
 mod view;
 
+pub(crate) use labels::label;
 pub(crate) use remove::remove;
 pub(crate) use run::run;
 pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, pid_mode};

@@ -159,6 +159,7 @@ async fn start(
             )
         })?;
     }
+    let labels = super::labels::of_pod(&node.selinux, &config, id)?;
     let own_cgroup = node
         .cgroups
         .create(&pause_cgroup(node, cgroup)?)
@@ -167,7 +168,8 @@ async fn start(
     let pause = Pause::start(&node.program, id, node.events.clone())
         .await
         .internal(|| "cannot run the pod sandbox".into())?;
-    match furnish(node, id, settings, &own_cgroup, &hostname, &pause).await {
+    let label = labels.map(|labels| labels.mount);
+    match furnish(node, id, settings, &own_cgroup, &hostname, label, &pause).await {
         Ok(()) => Ok(pause),
         Err(error) => {
             // It is of no use; what it has made goes with it.
@@ -186,6 +188,7 @@ async fn furnish(
     settings: &Settings,
     cgroup: &Cgroup,
     hostname: &str,
+    shm_label: Option<String>,
     pause: &Pause,
 ) -> Result<(), CallError> {
     let directory = super::directory(&node.config.state_dir, id);
@@ -216,6 +219,7 @@ async fn furnish(
             PodPid::Separate
         },
         user_namespace: settings.user_namespace.clone(),
+        shm_label: shm_label.map(Bytes::from),
     };
     let made = pause
         .init(plan)

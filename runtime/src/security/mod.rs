@@ -9,6 +9,7 @@ pub mod id_mappings;
 pub mod oom;
 pub mod paths;
 pub mod seccomp;
+pub mod selinux;
 pub mod sysctl;
 pub mod users;
 
