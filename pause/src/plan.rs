@@ -160,6 +160,19 @@ wire_enum! {
             /// mount(2) flags.
             flags: u64,
         },
+        /// Runs a program to its end, in the namespaces and the root as they are then; that it fails ends the child.
+        14 => Hook {
+            /// Absolute; a host path before [`Step::Pivot`], an inside path after it.
+            path: Bytes,
+            /// Its arguments, its name first.
+            argv: Vec<Bytes>,
+            /// `NAME=value` strings.
+            env: Vec<Bytes>,
+            /// After which it is killed.
+            timeout_ms: u32,
+            /// What it reads on its standard input; a pipe must hold it.
+            input: Bytes,
+        },
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Config {
     pub streaming: Streaming,
     /// Images that [garbage collection](https://kubernetes.io/docs/concepts/architecture/garbage-collection/) must keep.
     pub pinned_images: Vec<String>,
+    /// Directories of CDI specification files; a later one's devices take the place of an earlier one's.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// What pods get that name no runtime handler.
     pub pods: Pods,
     /// The handlers that a [RuntimeClass](https://kubernetes.io/docs/concepts/containers/runtime-class/) may name.
@@ -182,6 +184,7 @@ impl Default for Config {
                 idle_timeout: Duration::from_hours(4),
             },
             pinned_images: Vec::new(),
+            cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             pods: Pods::default(),
             handlers: BTreeMap::new(),
         }

@@ -4,7 +4,9 @@
 //! `plan/` turns a request into what pause executes; `pause/` speaks to it; `records/` is what is on disk, and
 //! `recover` what a start makes of it. docs/architecture.md names the invariants.
 
+mod cdi;
 pub mod cgroup;
+mod checkpoint;
 mod clock;
 pub mod config;
 mod container;
@@ -170,6 +172,7 @@ impl Runtime {
             container_names: Names::new(),
             members: std::sync::RwLock::default(),
             handlers: Handlers::new(&config),
+            cdi: cdi::Cache::new(config.cdi_spec_dirs.clone()),
             kills: TaskTracker::new(),
             config,
         });

@@ -8,6 +8,7 @@ use podwright_netns::Network;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use crate::cdi;
 use crate::cgroup::Hierarchy;
 use crate::config::Config;
 use crate::container::{Container, ContainerName};
@@ -32,6 +33,7 @@ use crate::user_namespaces::UserNamespaceSupport;
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) handlers: Handlers,
+    pub(crate) cdi: cdi::Cache,
     pub(crate) kernel: KernelFeatures,
     pub(crate) images: ImageStore,
     pub(crate) network: Network,

@@ -17,7 +17,8 @@ async fn node() -> Result<(Node, PathBuf)> {
     fs::create_dir_all(&directory)?;
     node.daemon.terminate().await?;
     let low = node.daemon.slot().path("cdi-low");
-    node.daemon.configure(&format!("[cdi]\nspec_dirs = [{low:?}, {directory:?}]\n"))?;
+    node.daemon
+        .configure(&format!("[cdi]\nspec_dirs = [{low:?}, {directory:?}]\n"))?;
     node.daemon.restart().await?;
     Ok((node, directory))
 }
@@ -25,7 +26,11 @@ async fn node() -> Result<(Node, PathBuf)> {
 fn with_devices(name: &str, devices: &[&str]) -> ContainerSpec {
     let mut spec = ContainerSpec::new(name);
     let devices = devices.iter();
-    spec.config.cdi_devices = devices.map(|name| CdiDevice { name: (*name).to_owned() }).collect();
+    spec.config.cdi_devices = devices
+        .map(|name| CdiDevice {
+            name: (*name).to_owned(),
+        })
+        .collect();
     spec
 }
 
@@ -82,21 +87,43 @@ async fn a_device_that_is_none_is_refused_with_what_was_read() -> Result<()> {
     let (node, directory) = node().await?;
     let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     fs::write(directory.join("broken.json"), "{\"cdiVersion\": ")?;
-    fs::write(directory.join("old.json"), r#"{"cdiVersion":"9.0.0","kind":"v/c","devices":[]}"#)?;
+    fs::write(
+        directory.join("old.json"),
+        r#"{"cdiVersion":"9.0.0","kind":"v/c","devices":[]}"#,
+    )?;
     let good = r#"{"cdiVersion":"1.0.0","kind":"v/c","devices":[{"name":"x","containerEdits":{"deviceNodes":[{"path":"/dev/absent-device"}]}}]}"#;
     fs::write(directory.join("good.json"), good)?;
     let wanted = with_devices("c", &["v/c=y"]);
     let refused = node.cri.create(&pod, wanted).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    for part in ["v/c=y", "broken.json cannot be used", "cdiVersion '9.0.0'", "good.json has v/c=x"] {
+    for part in [
+        "v/c=y",
+        "broken.json cannot be used",
+        "cdiVersion '9.0.0'",
+        "good.json has v/c=x",
+    ] {
         assert!(refused.message().contains(part), "{refused}");
     }
-    let refused = node.cri.create(&pod, with_devices("c", &["v/c=x"])).await.unwrap_err();
-    assert!(refused.message().contains("/dev/absent-device"), "{refused}");
-    let refused = node.cri.create(&pod, with_devices("c", &["gpu"])).await.unwrap_err();
+    let refused = node
+        .cri
+        .create(&pod, with_devices("c", &["v/c=x"]))
+        .await
+        .unwrap_err();
+    assert!(
+        refused.message().contains("/dev/absent-device"),
+        "{refused}"
+    );
+    let refused = node
+        .cri
+        .create(&pod, with_devices("c", &["gpu"]))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     // A file that changes in place is read again.
-    fs::write(directory.join("good.json"), good.replace("absent-device", "null"))?;
+    fs::write(
+        directory.join("good.json"),
+        good.replace("absent-device", "null"),
+    )?;
     node.cri.create(&pod, with_devices("c", &["v/c=x"])).await?;
     node.finish().await
 }
@@ -124,21 +151,30 @@ async fn hooks_run_in_the_containers_namespaces() -> Result<()> {
     fs::write(directory.join("hook.json"), json)?;
     let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let id = node.cri.run(&pod, with_devices("c", &["v/hook=x"])).await?;
-    assert_eq!(node.cri.shell(&id, "cat /etc/started").await?, "argument word\n");
+    assert_eq!(
+        node.cri.shell(&id, "cat /etc/started").await?,
+        "argument word\n"
+    );
     let state = fs::read_to_string(&state)?;
     for part in [id.as_str(), "creating", "ociVersion"] {
         assert!(state.contains(part), "{state}");
     }
     // An exec is no start.
     node.cri.shell(&id, "rm /etc/started").await?;
-    node.cri.exec(&id, &["test", "!", "-e", "/etc/started"], 20).await?;
+    node.cri
+        .exec(&id, &["test", "!", "-e", "/etc/started"], 20)
+        .await?;
     node.finish().await
 }
 
 #[tokio::test]
 async fn a_hook_that_fails_fails_the_start_in_its_own_words() -> Result<()> {
     let (node, directory) = node().await?;
-    let failing = script(&directory, "failing", "echo some output; echo no driver >&2; exit 3")?;
+    let failing = script(
+        &directory,
+        "failing",
+        "echo some output; echo no driver >&2; exit 3",
+    )?;
     let endless = script(&directory, "endless", "sleep 1000 & sleep 1000")?;
     let device = |name: &str, hook: &str, path: &str| {
         format!(
@@ -162,17 +198,27 @@ async fn a_hook_that_fails_fails_the_start_in_its_own_words() -> Result<()> {
         ("endless", ["did not end within 1 s", "endless"]),
         ("absent", ["/absent-hook", "No such file"]),
     ] {
-        let id = node.cri.create(&pod, with_devices(name, &[&format!("v/hook={name}")])).await?;
+        let id = node
+            .cri
+            .create(&pod, with_devices(name, &[&format!("v/hook={name}")]))
+            .await?;
         let refused = node.cri.start_container(&id).await.unwrap_err();
         let status = node.cri.status(&id).await?;
         assert_eq!(status.state(), ContainerState::ContainerExited);
-        assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+        assert_eq!(
+            (status.exit_code, status.reason.as_str()),
+            (128, "StartError")
+        );
         for word in words {
             assert!(refused.message().contains(word), "{refused}");
             assert!(status.message.contains(word), "{}", status.message);
         }
     }
-    let refused = node.cri.create(&pod, with_devices("late", &["v/hook=late"])).await.unwrap_err();
+    let refused = node
+        .cri
+        .create(&pod, with_devices("late", &["v/hook=late"]))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("poststop hook"), "{refused}");
     node.finish().await
@@ -192,8 +238,14 @@ fn plain(host_path: &str, container_path: &str, permissions: &str) -> ContainerS
 async fn plain_devices_are_single_ones_or_a_directorys() -> Result<()> {
     let node = Node::start().await?;
     let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
-    let id = node.cri.run(&pod, plain("/dev/zero", "/dev/deep/mine", "r")).await?;
-    let bytes = node.cri.shell(&id, "head -c 2 /dev/deep/mine | od -An -tx1").await?;
+    let id = node
+        .cri
+        .run(&pod, plain("/dev/zero", "/dev/deep/mine", "r"))
+        .await?;
+    let bytes = node
+        .cri
+        .shell(&id, "head -c 2 /dev/deep/mine | od -An -tx1")
+        .await?;
     assert_eq!(bytes.trim(), "00 00");
     node.cri.remove(&id).await?;
 
@@ -209,7 +261,10 @@ async fn plain_devices_are_single_ones_or_a_directorys() -> Result<()> {
     fs::write(directory.join("note"), "none")?;
     let path = directory.display().to_string();
     let id = node.cri.run(&pod, plain(&path, "/dev/many", "rwm")).await?;
-    let seen = node.cri.shell(&id, "cd /dev/many; stat -c '%n %t:%T' one sub/two; ls").await?;
+    let seen = node
+        .cri
+        .shell(&id, "cd /dev/many; stat -c '%n %t:%T' one sub/two; ls")
+        .await?;
     assert_eq!(seen, "one 1:3\nsub/two 1:5\none\nsub\n");
     node.cri.remove(&id).await?;
 
@@ -219,7 +274,11 @@ async fn plain_devices_are_single_ones_or_a_directorys() -> Result<()> {
         ("/dev/null", "/dev/../x", "r", "'..'"),
         ("/dev/null", "/dev/x", "rx", "permissions"),
     ] {
-        let refused = node.cri.create(&pod, plain(host, container, permissions)).await.unwrap_err();
+        let refused = node
+            .cri
+            .create(&pod, plain(host, container, permissions))
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         assert!(refused.message().contains(word), "{refused}");
     }

@@ -7,7 +7,9 @@
 mod attacks;
 mod bad_input;
 mod calls;
+mod cdi;
 mod cgroup;
+mod checkpoint;
 mod churn;
 mod crash;
 mod events;

@@ -4,6 +4,7 @@
 //! nothing that it shares with pause by descriptor is ever dropped.
 
 mod birth;
+mod hooks;
 mod identity;
 mod masks;
 mod mounts;

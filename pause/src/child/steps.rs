@@ -2,7 +2,7 @@
 
 use super::root::{Ownership, Root};
 use super::sources::Sources;
-use super::{Entrance, masks, mounts, nodes};
+use super::{Entrance, hooks, masks, mounts, nodes};
 use crate::fault::{Fault, OrFault};
 use crate::report::Report;
 use crate::sys::file::{self, CWD};
@@ -11,6 +11,7 @@ use podwright_pause::plan::{LaunchPlan, Stdio, Step};
 use podwright_pause::protocol::{Failure, Stage};
 use podwright_pause::wire::Wire;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// What steps leave for later ones.
 struct Walk<'a> {
@@ -135,6 +136,19 @@ impl Walk<'_> {
                 mount::add_attributes(root.as_fd(), mount::attributes::RDONLY, mount::Depth::This)
                     .or_fault("mount_setattr", b"/")
             }
+            Step::Hook {
+                path,
+                argv,
+                env,
+                timeout_ms,
+                input,
+            } => hooks::run(&hooks::Hook {
+                path: &path.0,
+                argv,
+                env,
+                timeout: Duration::from_millis((*timeout_ms).into()),
+                input: &input.0,
+            }),
             Step::RootPropagation { flags } => {
                 mount::change_propagation(b"/", *flags).or_fault("mount", b"/")
             }

@@ -99,12 +99,20 @@ pub(crate) struct Ended {
 
 /// Reaps one child that has ended, if there is one.
 pub(crate) fn reap() -> Option<Ended> {
+    wait(libc::WNOHANG)
+}
+
+/// Waits until a child ends, and reaps it. None without children.
+pub(crate) fn reap_blocking() -> Option<Ended> {
+    wait(0)
+}
+
+fn wait(how: i32) -> Option<Ended> {
     // SAFETY: siginfo_t is plain data, for which zero is valid. The kernel fills it; with WNOHANG and nothing to tell,
     // si_pid stays 0. The fields read are those that SIGCHLD's siginfo has.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        check(libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOHANG).into())
-            .ok()?;
+        check(libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | how).into()).ok()?;
         let pid = u32::try_from(info.si_pid()).ok().filter(|&pid| pid != 0)?;
         let killed = matches!(info.si_code, libc::CLD_KILLED | libc::CLD_DUMPED);
         Some(Ended {

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) registry: Registry,
     #[command(flatten)]
     pub(crate) images: Images,
+    #[command(flatten)]
+    pub(crate) cdi: Cdi,
 }
 
 /// `[paths]`
@@ -158,6 +160,16 @@ pub(crate) struct Registry {
     pub(crate) max_concurrent_downloads: Option<Downloads>,
 }
 
+/// `[cdi]`
+#[derive(Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cdi {
+    /// Directories of CDI specification files, with commas; a later one's devices win
+    #[arg(long = "cdi-spec-dirs", value_name = "DIR,…", value_delimiter = ',')]
+    #[serde(deserialize_with = "from_texts")]
+    pub(crate) spec_dirs: Option<Vec<AbsolutePath>>,
+}
+
 /// `[images]`
 #[derive(Debug, Default, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
@@ -182,6 +194,7 @@ impl Settings {
             handlers,
             registry,
             images,
+            cdi,
         } = self;
         let config = &mut daemon.runtime;
         set(
@@ -191,6 +204,9 @@ impl Settings {
         set(&mut config.run_dir, paths.run.map(AbsolutePath::into_path));
         set(&mut config.socket, server.socket.map(SocketPath::into_path));
         set(&mut config.cgroup_root, cgroup.root);
+        let paths =
+            |dirs: Vec<AbsolutePath>| dirs.into_iter().map(AbsolutePath::into_path).collect();
+        set(&mut config.cdi_spec_dirs, cdi.spec_dirs.map(paths));
         set(
             &mut config.pinned_images,
             images

@@ -12,6 +12,7 @@ use podwright_pause::mapping::{IdMappings, outside};
 use podwright_pause::plan::{PidNamespace, Stdin};
 
 use super::{Compiled, Container, ContainerName, Parts, State, volume_images};
+use crate::cdi;
 use crate::clock;
 use crate::error::{CallError, Context, Kind};
 use crate::ids::ContainerId;
@@ -131,6 +132,7 @@ fn make(
     leases.push(lease);
     let mut record = record(node, id, &sandbox, &image, config)?;
     record.volume_images = volume_images;
+    record.cdi_edits = cdi_edits(node, record.config.as_ref())?;
     let cgroup = sandbox
         .cgroup
         .join(id.as_str())
@@ -223,10 +225,20 @@ fn record(
             .map(|layer| layer.chain_id.to_string())
             .collect(),
         volume_images: Vec::new(),
+        cdi_edits: String::new(),
         user: Some(mapped(sandbox, user(node, image, &config)?)?),
         log_path: super::log::path(sandbox, &config),
         config: Some(config),
     })
+}
+
+/// What the request's CDI devices mean now.
+fn cdi_edits(node: &Node, config: Option<&ContainerConfig>) -> Result<String, CallError> {
+    let devices = config.map_or(Ok(Vec::new()), cdi::requested)?;
+    if devices.is_empty() {
+        return Ok(String::new());
+    }
+    node.cdi.edits(&devices)?.completed()?.to_json()
 }
 
 /// Who the container runs as, by the user database of its image.
@@ -330,7 +342,7 @@ impl Container {
             .unwrap_or_default();
         let capabilities = plan::capability_sets(&context, node.capabilities)?;
         let score = self.asked_resources().oom_score_adj;
-        let spec = plan::container_spec(&SpecInputs {
+        let mut spec = plan::container_spec(&SpecInputs {
             sandbox: &self.sandbox,
             config: &self.config,
             image: self.image.config().as_ref(),
@@ -344,6 +356,9 @@ impl Container {
             apparmor: super::confine::apparmor(node, &context)?,
             labels: super::confine::selinux(node, &self.sandbox, &context)?,
         })?;
+        let edits = cdi::Edits::from_json(&self.record.cdi_edits)?;
+        let pod = self.sandbox.settings.user_namespace.as_ref();
+        cdi::apply(&edits, &mut spec, pod)?;
         let program = super::confine::seccomp(
             node,
             &plan::seccomp_choice(&context, &self.sandbox.handler.pods().seccomp)?,
@@ -352,6 +367,7 @@ impl Container {
         let plan = plan::launch_plan(&LaunchInputs {
             spec: &spec,
             capabilities: &capabilities,
+            id: &self.id,
             layers_root: node.images.layers_root(),
             layers: &self.record.layer_directories,
             directory: &self.directory,

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::error::{CallError, Context, Kind, chain};
 use crate::node::Node;
 use crate::pause::Pause;
-use crate::plan::oci_resources;
+use crate::plan::{self, oci_resources};
 use crate::records::{ExitRecord, Record, StartedRecord};
 
 /// The exit code of a container that could not be started, as docker and containerd give it.
@@ -73,6 +73,7 @@ async fn launch(
     let mut limits = oci_resources(&container.asked_resources(), devices)?;
     limits.set_pids(compiled_resources.and_then(|resources| *resources.pids()));
     container.apply_limits(&limits)?;
+    plan::write_bundle(&container.directory, &node.mount_point(), &compiled.spec)?;
     let log = super::log::open(container)?;
     let launched = pause
         .launch(&container.id, &compiled.plan, log.as_fd())

@@ -77,9 +77,3 @@ fn chunks<T: prost::Message + 'static, M: Send + 'static>(
     }
     Response::new(Box::pin(tokio_stream::iter(messages)))
 }
-
-fn unimplemented<T>(call: &str) -> Answer<T> {
-    Err(Status::unimplemented(format!(
-        "{call} is not built yet in this version of Podwright"
-    )))
-}

@@ -6,7 +6,7 @@ use podwright_cri_api::v1::runtime_service_server::RuntimeService;
 use podwright_cri_api::v1::*;
 use tonic::{Request, Response, Status};
 
-use super::{Answer, Service, Streamed, answer, chunks, node_status, unbroken, unimplemented};
+use super::{Answer, Service, Streamed, answer, chunks, node_status, unbroken};
 use crate::{container, metrics, sandbox, stats, stream};
 
 #[tonic::async_trait]
@@ -294,20 +294,23 @@ impl RuntimeService for Service {
 
     async fn checkpoint_container(
         &self,
-        _: Request<CheckpointContainerRequest>,
+        request: Request<CheckpointContainerRequest>,
     ) -> Answer<CheckpointContainerResponse> {
-        unimplemented("CheckpointContainer")
+        let done = crate::checkpoint::container(&self.node, request.into_inner()).await;
+        answer(done.map(|()| CheckpointContainerResponse {}))
     }
 
     async fn checkpoint_pod(
         &self,
-        _: Request<CheckpointPodRequest>,
+        request: Request<CheckpointPodRequest>,
     ) -> Answer<CheckpointPodResponse> {
-        unimplemented("CheckpointPod")
+        let done = crate::checkpoint::pod(&self.node, request.into_inner()).await;
+        answer(done.map(|()| CheckpointPodResponse {}))
     }
 
-    async fn restore_pod(&self, _: Request<RestorePodRequest>) -> Answer<RestorePodResponse> {
-        unimplemented("RestorePod")
+    async fn restore_pod(&self, request: Request<RestorePodRequest>) -> Answer<RestorePodResponse> {
+        let done = crate::checkpoint::restore(request.into_inner()).await;
+        answer(done.map(|()| RestorePodResponse::default()))
     }
 
     async fn get_container_events(

@@ -10,9 +10,11 @@ use podwright_pause::plan::{
 };
 use podwright_pause::wire::Bytes;
 
+use super::hooks;
 use super::mounts::{IMAGE, POD_SHM, SUB_PATH};
 use crate::cgroup::Version;
 use crate::error::{CallError, Kind};
+use crate::ids::ContainerId;
 use crate::records::VolumeImageRecord;
 use crate::security::capabilities::Capabilities as CapabilitySets;
 use crate::security::devices;
@@ -20,6 +22,7 @@ use crate::security::devices;
 /// What the plan is made from besides the spec.
 pub(crate) struct LaunchInputs<'a> {
     pub(crate) spec: &'a Spec,
+    pub(crate) id: &'a ContainerId,
     pub(crate) capabilities: &'a CapabilitySets,
     /// Where relative layer names start.
     pub(crate) layers_root: &'a Path,
@@ -167,7 +170,12 @@ fn steps(inputs: &LaunchInputs<'_>, terminal: bool) -> Result<Vec<Step>, CallErr
                 .map(|path| Step::Mask { path: path.into() }),
         );
     }
+    let hooks = spec.hooks().as_ref();
+    let before = hooks.and_then(|hooks| hooks.create_container().as_ref());
+    let after = hooks.and_then(|hooks| hooks.start_container().as_ref());
+    steps.extend(hooks::steps(inputs, before)?);
     steps.push(Step::Pivot);
+    steps.extend(hooks::steps(inputs, after)?);
     if spec
         .root()
         .as_ref()

@@ -280,7 +280,7 @@ fn refused(volume: &cri::Mount, why: &str) -> CallError {
 }
 
 /// A path in the container, absolute and without `..`: it is resolved inside the root anyway, but `..` is never meant.
-pub(super) fn inside_path(text: &str) -> Result<PathBuf, CallError> {
+pub(crate) fn inside_path(text: &str) -> Result<PathBuf, CallError> {
     if text.is_empty() || text.contains('\0') || text.len() > LONGEST_PATH {
         return Err(CallError::invalid(format!(
             "'{}' is no path in a container",

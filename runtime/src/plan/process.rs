@@ -140,7 +140,6 @@ pub(super) fn container_devices(
         host_devices(Path::new("/dev"), &mut nodes);
     }
     for device in &config.devices {
-        let node = requested_device(&device.host_path, &device.container_path)?;
         let access = if device.permissions.is_empty() {
             "rwm"
         } else {
@@ -152,28 +151,50 @@ pub(super) fn container_devices(
                 shown(access)
             )));
         }
-        let mut rule = LinuxDeviceCgroup::default();
-        rule.set_allow(true);
-        rule.set_typ(Some(node.typ()));
-        rule.set_major(Some(node.major()));
-        rule.set_minor(Some(node.minor()));
-        rule.set_access(Some(access.into()));
-        rules.push(rule);
-        nodes.push(node);
+        for node in requested_devices(&device.host_path, &device.container_path)? {
+            let mut rule = LinuxDeviceCgroup::default();
+            rule.set_allow(true);
+            rule.set_typ(Some(node.typ()));
+            rule.set_major(Some(node.major()));
+            rule.set_minor(Some(node.minor()));
+            rule.set_access(Some(access.into()));
+            rules.push(rule);
+            nodes.push(node);
+        }
     }
     Ok((nodes, rules))
 }
 
-fn requested_device(host_path: &str, container_path: &str) -> Result<LinuxDevice, CallError> {
-    let metadata = std::fs::metadata(host_path)
+/// A device of the host, or all devices of a directory, at the places below the container's path that they have there.
+fn requested_devices(host_path: &str, container_path: &str) -> Result<Vec<LinuxDevice>, CallError> {
+    let host = Path::new(host_path);
+    let metadata = std::fs::metadata(host)
         .invalid(|| format!("cannot give the device '{}'", shown(host_path)))?;
     let inside = super::mounts::inside_path(if container_path.is_empty() {
         host_path
     } else {
         container_path
     })?;
-    device_node(&inside, &metadata)
-        .ok_or_else(|| CallError::invalid(format!("'{}' is no device", shown(host_path))))
+    if !metadata.is_dir() {
+        let node = device_node(&inside, &metadata);
+        let node =
+            node.ok_or_else(|| CallError::invalid(format!("'{}' is no device", shown(host_path))))?;
+        return Ok(vec![node]);
+    }
+    let mut nodes = Vec::new();
+    host_devices(host, &mut nodes);
+    for node in &mut nodes {
+        if let Ok(below) = node.path().strip_prefix(host) {
+            node.set_path(inside.join(below));
+        }
+    }
+    if nodes.is_empty() {
+        return Err(CallError::invalid(format!(
+            "there is no device in the directory '{}'",
+            shown(host_path)
+        )));
+    }
+    Ok(nodes)
 }
 
 fn device_node(inside: &Path, metadata: &std::fs::Metadata) -> Option<LinuxDevice> {

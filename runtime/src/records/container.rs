@@ -43,6 +43,9 @@ pub(crate) struct ContainerRecord {
     /// The images of its volumes.
     #[prost(message, repeated, tag = "12")]
     pub(crate) volume_images: Vec<VolumeImageRecord>,
+    /// What its CDI devices change of it, as JSON; empty for nothing.
+    #[prost(string, tag = "13")]
+    pub(crate) cdi_edits: String,
 }
 
 /// An image that is mounted as a volume, as its name was understood when the container was created.
