@@ -88,7 +88,8 @@ async fn a_pod_tells_its_cpu_memory_processes_and_containers() -> Result<()> {
     assert!(number(memory.working_set_bytes) <= number(memory.usage_bytes));
     let free = number(memory.available_bytes);
     assert_eq!(free, 256 * MIB - number(memory.working_set_bytes));
-    assert!(number(memory.page_faults) > 24 * MIB / 4096);
+    // Huge pages save most of one for each page.
+    assert!(number(memory.page_faults) > 24 * MIB / (2 * MIB));
 
     // A window of a second: a loop takes what of a CPU the machine has to give.
     let first = pod_stats(&node, &pod.id).await?;
