@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use podwright_nri::{Config as NriSettings, ExternalPlugins, Rejection};
+
 use crate::cgroup::CgroupPath;
 
 /// The runtime's configuration. The `podwright` binary reads it from a TOML file and flags.
@@ -25,6 +27,8 @@ pub struct Config {
     pub registry: Registry,
     /// Exec, attach and port-forward sessions.
     pub streaming: Streaming,
+    /// Plugins of the Node Resource Interface.
+    pub nri: Nri,
     /// Images that [garbage collection](https://kubernetes.io/docs/concepts/architecture/garbage-collection/) must keep.
     pub pinned_images: Vec<String>,
     /// Directories of CDI specification files; a later one's devices take the place of an earlier one's.
@@ -148,6 +152,24 @@ pub struct Registry {
     pub max_concurrent_downloads: usize,
 }
 
+/// Plugins of the Node Resource Interface, which see and adjust pods and containers.
+#[derive(Debug, Clone)]
+pub struct Nri {
+    /// Whether there are any.
+    pub plugins: Plugins,
+    /// Where they come from, and what is expected of them.
+    pub settings: NriSettings,
+}
+
+/// Whether the Node Resource Interface is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugins {
+    /// It is.
+    On,
+    /// Nobody is asked and nobody may connect.
+    Off,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -182,6 +204,13 @@ impl Default for Config {
                 advertise: None,
                 tls: None,
                 idle_timeout: Duration::from_hours(4),
+            },
+            nri: Nri {
+                plugins: Plugins::On,
+                settings: NriSettings {
+                    runtime_version: env!("CARGO_PKG_VERSION").into(),
+                    ..NriSettings::default()
+                },
             },
             pinned_images: Vec::new(),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],

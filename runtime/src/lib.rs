@@ -20,6 +20,7 @@ mod kernel;
 mod metrics;
 mod names;
 mod node;
+mod nri;
 mod pause;
 mod plan;
 mod pod_cidr;
@@ -43,6 +44,7 @@ use podwright_cri_api::v1::image_service_server::ImageServiceServer;
 use podwright_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use podwright_image::{ImageStore, ImageStoreConfig, StoreError};
 use podwright_netns::{LinkName, Network, NetworkConfig, NetworkError, Subnet, TableName};
+use podwright_nri::Nri;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -163,6 +165,7 @@ impl Runtime {
             selinux: security::selinux::Selinux::of_this_machine()?,
             oom_scores: security::oom::OomScoreRange::of_this_process()?,
             reclaim,
+            nri: Nri::new(plugin_settings(&config)),
             events,
             container_events,
             walks: stats::Walks::default(),
@@ -187,11 +190,22 @@ impl Runtime {
         let streams = Arc::new(stream::bind(&node).await?);
         tokio::spawn(follow(Arc::downgrade(&node), happened));
         tokio::spawn(publisher.publish(Arc::downgrade(&node)));
+        start_plugins(&node).await;
         Ok(Self { node, streams })
     }
 
     /// Serves CRI until `shutdown` comes. Pods go on running.
     pub async fn serve(
+        &self,
+        listener: UnixListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), RuntimeError> {
+        let served = self.serve_cri(listener, shutdown).await;
+        self.node.nri.stop().await;
+        served
+    }
+
+    async fn serve_cri(
         &self,
         listener: UnixListener,
         shutdown: impl Future<Output = ()> + Send,
@@ -238,6 +252,21 @@ impl Runtime {
             kills.close();
             kills.wait().await;
         }))
+    }
+}
+
+fn plugin_settings(config: &Config) -> Option<config::NriSettings> {
+    match config.nri.plugins {
+        config::Plugins::On => Some(config.nri.settings.clone()),
+        config::Plugins::Off => None,
+    }
+}
+
+/// Starts the NRI. Without it pods are run as asked for, but those that require plugins: so a failure is no reason not to start.
+async fn start_plugins(node: &Arc<Node>) {
+    let host = Arc::new(nri::NodeHost::of(node));
+    if let Err(error) = node.nri.start(host).await {
+        tracing::error!(error = %error::chain(&error), "NRI plugins cannot connect");
     }
 }
 

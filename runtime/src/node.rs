@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use podwright_image::ImageStore;
 use podwright_netns::Network;
+use podwright_nri::Nri;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) oom_scores: OomScoreRange,
     pub(crate) user_namespaces: UserNamespaceSupport,
     pub(crate) reclaim: Reclaim,
+    /// The plugins that are told of pods and containers.
+    pub(crate) nri: Nri,
     /// Where pauses tell what happens.
     pub(crate) events: mpsc::UnboundedSender<Event>,
     /// Where clients hear what happens.

@@ -19,7 +19,7 @@ use crate::ids::{ContainerId, SandboxId};
 use crate::node::Node;
 use crate::pause::{Greeting, Pause, Program};
 use crate::records::{
-    ContainerRecord, ExitRecord, PodResourcesRecord, ReadyRecord, Record, RecordError,
+    ContainerRecord, ExitRecord, NriRecord, PodResourcesRecord, ReadyRecord, Record, RecordError,
     ResourcesRecord, SandboxRecord, StartedRecord, StoppedRecord,
 };
 use crate::sandbox::{self, PodName, Sandbox, Settings};
@@ -270,6 +270,7 @@ fn recover_container(
         resources: ResourcesRecord::read(directory)
             .map_err(text)?
             .and_then(|record| record.resources),
+        nri: crate::nri::Told::recorded(NriRecord::read(directory).map_err(text)?),
         record,
     }));
     node.container_names.restore(container.name(), id.clone());

@@ -4,6 +4,7 @@
 //! ([`Settings`]), every one optional, so that a key, its flag and its rules are said once.
 
 mod handlers;
+mod nri;
 mod settings;
 mod values;
 
@@ -301,6 +302,17 @@ mod tests {
                 "p.toml:2:1: ",
                 "unknown field `seccomp`",
             ),
+            (
+                "[nri]\nrequest_timeout = \"2\"",
+                "p.toml:2:19: ",
+                "10ms to 10m",
+            ),
+            (
+                "[nri]\nrequired_plugins = [\"a/b\"]",
+                "p.toml:2:20: ",
+                "plugin's name",
+            ),
+            ("[nri]\nreject = [\"all\"]", "p.toml:2:11: ", "oci-hooks"),
             (
                 "[log]\nlevel = \"info\"\nlevel = \"warn\"",
                 "p.toml:3:1: ",

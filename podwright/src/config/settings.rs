@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Daemon;
 use super::handlers::{Handlers, Pods};
+use super::nri::Nri;
 use super::values::{
     AbsolutePath, Authority, Downloads, IdleTimeout, LogFilter, LogFormat, Mtu, SocketPath,
     Subnets, from_text, from_texts,
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) images: Images,
     #[command(flatten)]
     pub(crate) cdi: Cdi,
+    #[command(flatten)]
+    pub(crate) nri: Nri,
 }
 
 /// `[paths]`
@@ -195,6 +198,7 @@ impl Settings {
             registry,
             images,
             cdi,
+            nri,
         } = self;
         let config = &mut daemon.runtime;
         set(
@@ -218,6 +222,7 @@ impl Settings {
         let config = &mut daemon.runtime;
         network.apply(&mut config.network);
         registry.apply(&mut config.registry);
+        nri.apply(&mut config.nri);
         set(&mut daemon.log_level, log.level);
         set(&mut daemon.log_format, log.format);
         handlers

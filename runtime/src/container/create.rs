@@ -1,13 +1,15 @@
 //! CreateContainer: everything that can be decided before the container runs is decided and checked here.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageConfiguration;
+use oci_spec::runtime::Spec;
 use podwright_cri_api::v1::{
     ContainerConfig, ContainerEventType, CreateContainerRequest, LinuxContainerSecurityContext,
     SupplementalGroupsPolicy,
 };
 use podwright_image::Image;
+use podwright_nri::api::{ContainerEviction, ContainerUpdate};
 use podwright_pause::mapping::{IdMappings, outside};
 use podwright_pause::plan::{PidNamespace, Stdin};
 
@@ -19,8 +21,9 @@ use crate::ids::ContainerId;
 use crate::index::shown;
 use crate::names::Claim;
 use crate::node::Node;
+use crate::nri;
 use crate::plan::{self, LaunchInputs, SpecInputs};
-use crate::records::{ContainerRecord, Record, UserRecord};
+use crate::records::{ContainerRecord, Record, ResourcesRecord, UserRecord};
 use crate::sandbox::{PidMode, Sandbox, check_same, map_volume};
 use crate::security::users::{GroupsPolicy, MAX_DATABASE, UserDatabase, UserRequest, resolve};
 
@@ -53,13 +56,20 @@ pub(crate) async fn create(
     };
     let id = ContainerId::random().internal(|| "cannot make an id from /dev/urandom".into())?;
     let directory = super::directory(&node.config.state_dir, &id);
-    match make(node, &id, sandbox, config) {
-        Ok(container) => {
+    // No new plugin is told what lives until the container is among it.
+    let gate = node.nri.hold().await;
+    match make(node, &id, sandbox, config).await {
+        Ok((container, elsewhere)) => {
             let container = Arc::new(container);
             node.add_container(Arc::clone(&container));
             node.container_events
                 .container(ContainerEventType::ContainerCreatedEvent, &container);
             reservation.keep(id.clone());
+            drop(gate);
+            if let Err(error) = nri::follow_up(node, &container, elsewhere).await {
+                super::remove(node, id.as_str()).await?;
+                return Err(error);
+            }
             Ok(id)
         }
         Err(error) => {
@@ -83,12 +93,13 @@ fn found(node: &Node, id: ContainerId, config: &ContainerConfig) -> Result<Conta
     }
 }
 
-fn make(
+/// The container, and what NRI plugins want elsewhere for it.
+async fn make(
     node: &Arc<Node>,
     id: &ContainerId,
     sandbox: Arc<Sandbox>,
     config: ContainerConfig,
-) -> Result<Container, CallError> {
+) -> Result<(Container, Option<Elsewhere>), CallError> {
     let reference = config
         .image
         .as_ref()
@@ -138,25 +149,67 @@ fn make(
         .join(id.as_str())
         .internal(|| "cannot name the container's cgroup".into())?;
     let directory = super::directory(&node.config.state_dir, id);
-    let container = Container::new(Parts {
+    let mut container = Container::new(Parts {
         id: id.clone(),
         sandbox,
         image: image.config.clone(),
-        directory: directory.clone(),
+        directory,
         cgroup: node.cgroups.cgroup(&cgroup),
         leases,
         state: State::Created,
         resources: None,
+        nri: nri::Told::default(),
         record,
     });
+    let made = match adjust(node, &mut container).await {
+        Ok(elsewhere) => lay_out(node, &container).map(|()| elsewhere),
+        Err(error) => Err(error),
+    };
+    match made {
+        Ok(elsewhere) => Ok((container, elsewhere)),
+        Err(error) => {
+            nri::undone(node, &container).await;
+            Err(error)
+        }
+    }
+}
+
+/// Compiles the container, and makes its directory and records.
+fn lay_out(node: &Node, container: &Container) -> Result<(), CallError> {
     let compiled = container.compile(node)?;
     super::relabel::volumes(&container.config, &compiled.spec)?;
-    make_writable_layer(&container)?;
+    make_writable_layer(container)?;
+    let directory = &container.directory;
     container
         .record
-        .write(&directory)
+        .write(directory)
         .internal(|| "cannot create the container".into())?;
-    Ok(container)
+    if let Some(record) = container.nri.record() {
+        record
+            .write(directory)
+            .internal(|| "cannot create the container".into())?;
+        let record = ResourcesRecord {
+            resources: Some(container.asked_resources()),
+        };
+        record
+            .write(directory)
+            .internal(|| "cannot create the container".into())?;
+    }
+    Ok(())
+}
+
+/// What NRI plugins want done once the container is there.
+type Elsewhere = (Vec<ContainerUpdate>, Vec<ContainerEviction>);
+
+/// Lets NRI plugins have their say. None when there is nobody to ask.
+async fn adjust(node: &Node, container: &mut Container) -> Result<Option<Elsewhere>, CallError> {
+    let Some(mut adjusted) = nri::wishes(node, container).await? else {
+        return Ok(None);
+    };
+    let elsewhere = adjusted.elsewhere();
+    container.resources = Mutex::new(adjusted.resources);
+    container.nri = adjusted.told;
+    Ok(Some(elsewhere))
 }
 
 /// "If a privileged container is to be executed within it, this MUST be true" (CRI, LinuxSandboxSecurityContext).
@@ -341,29 +394,19 @@ impl Container {
             .and_then(|linux| linux.security_context.clone())
             .unwrap_or_default();
         let capabilities = plan::capability_sets(&context, node.capabilities)?;
-        let score = self.asked_resources().oom_score_adj;
-        let mut spec = plan::container_spec(&SpecInputs {
-            sandbox: &self.sandbox,
-            config: &self.config,
-            image: self.image.config().as_ref(),
-            user: &self.record.user.clone().unwrap_or_default(),
-            cgroup: self.cgroup.path(),
-            available: node.capabilities,
-            oom_score_adj: node
-                .oom_scores
-                .clamp(score)
-                .invalid(|| "cannot set oom_score_adj".into())?,
-            apparmor: super::confine::apparmor(node, &context)?,
-            labels: super::confine::selinux(node, &self.sandbox, &context)?,
-        })?;
-        let edits = cdi::Edits::from_json(&self.record.cdi_edits)?;
-        let pod = self.sandbox.settings.user_namespace.as_ref();
-        cdi::apply(&edits, &mut spec, pod)?;
-        let program = super::confine::seccomp(
-            node,
-            &plan::seccomp_choice(&context, &self.sandbox.handler.pods().seccomp)?,
-            capabilities.bounding,
-        )?;
+        let spec = self.make_spec(node)?;
+        let program = match self.nri.seccomp_policy() {
+            Some(policy) => Some(
+                node.seccomp
+                    .localhost(&nri::seccomp_profile(policy), capabilities.bounding)
+                    .invalid(|| "cannot compile the seccomp policy of a NRI plugin".into())?,
+            ),
+            None => super::confine::seccomp(
+                node,
+                &plan::seccomp_choice(&context, &self.sandbox.handler.pods().seccomp)?,
+                capabilities.bounding,
+            )?,
+        };
         let plan = plan::launch_plan(&LaunchInputs {
             spec: &spec,
             capabilities: &capabilities,
@@ -387,6 +430,45 @@ impl Container {
             },
         })?;
         Ok(Compiled { spec, plan })
+    }
+
+    /// The spec as it is compiled, or would be.
+    pub(crate) fn spec(&self, node: &Node) -> Result<Spec, CallError> {
+        let compiled = self.compiled().clone();
+        match compiled {
+            Some(compiled) => Ok(compiled.spec.clone()),
+            None => self.make_spec(node),
+        }
+    }
+
+    /// The spec of the request, with what NRI plugins have made of it.
+    fn make_spec(&self, node: &Node) -> Result<Spec, CallError> {
+        let score = self.asked_resources().oom_score_adj;
+        let linux = self.config.linux.as_ref();
+        let context = linux
+            .and_then(|linux| linux.security_context.clone())
+            .unwrap_or_default();
+        let mut spec = plan::container_spec(&SpecInputs {
+            sandbox: &self.sandbox,
+            config: &self.config,
+            image: self.image.config().as_ref(),
+            user: &self.record.user.clone().unwrap_or_default(),
+            cgroup: self.cgroup.path(),
+            available: node.capabilities,
+            oom_score_adj: node
+                .oom_scores
+                .clamp(score)
+                .invalid(|| "cannot set oom_score_adj".into())?,
+            apparmor: super::confine::apparmor(node, &context)?,
+            labels: super::confine::selinux(node, &self.sandbox, &context)?,
+        })?;
+        let edits = cdi::Edits::from_json(&self.record.cdi_edits)?;
+        let pod = self.sandbox.settings.user_namespace.as_ref();
+        cdi::apply(&edits, &mut spec, pod)?;
+        if let Some(wishes) = self.nri.adjustment() {
+            nri::adjust(&mut spec, wishes, node.oom_scores)?;
+        }
+        Ok(spec)
     }
 
     /// None for a PID namespace of its own.

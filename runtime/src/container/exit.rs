@@ -97,4 +97,5 @@ pub(crate) fn record(
     });
     container.gauges.group.end();
     node.reclaim.cgroup(container.cgroup.clone());
+    crate::nri::ended(node, container);
 }

@@ -23,7 +23,7 @@ pub(crate) use log::reopen_log;
 pub(crate) use remove::remove;
 pub(crate) use start::start;
 pub(crate) use stop::stop;
-pub(crate) use update::update;
+pub(crate) use update::{change_limits, update};
 pub(crate) use view::{container_status, list, matching, selects, status};
 
 use std::path::{Path, PathBuf};
@@ -42,6 +42,7 @@ use crate::cgroup::Cgroup;
 use crate::error::CallError;
 use crate::events::Events;
 use crate::ids::{ContainerId, SandboxId};
+use crate::nri;
 use crate::records::{ContainerRecord, ExitRecord, StartedRecord};
 use crate::sandbox::Sandbox;
 use crate::stats::ContainerGauges;
@@ -120,6 +121,8 @@ pub(crate) struct Container {
     state: watch::Sender<State>,
     /// The limits as they were last asked for. Guards the value alone.
     pub(crate) resources: Mutex<LinuxContainerResources>,
+    /// What NRI plugins have made of it.
+    pub(crate) nri: nri::Told,
     /// What is kept between readings of its statistics.
     pub(crate) gauges: ContainerGauges,
     /// Held by the operation that changes the container, across its awaits.
@@ -137,10 +140,14 @@ pub(crate) struct Parts {
     pub(crate) leases: Vec<Lease>,
     pub(crate) state: State,
     pub(crate) resources: Option<LinuxContainerResources>,
+    pub(crate) nri: nri::Told,
 }
 
 impl Container {
     pub(crate) fn new(parts: Parts) -> Self {
+        if matches!(parts.state, State::Exited { .. }) {
+            parts.nri.know_end();
+        }
         let config = parts.record.config.clone().unwrap_or_default();
         let asked = config
             .linux
@@ -159,6 +166,7 @@ impl Container {
             compiled: Mutex::new(None),
             state: watch::Sender::new(parts.state),
             resources: Mutex::new(parts.resources.unwrap_or(asked)),
+            nri: parts.nri,
             gauges: ContainerGauges::default(),
             operation: tokio::sync::Mutex::new(()),
         }

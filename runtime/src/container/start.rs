@@ -7,6 +7,7 @@ use super::{Container, State};
 use crate::clock;
 use crate::error::{CallError, Context, Kind, chain};
 use crate::node::Node;
+use crate::nri;
 use crate::pause::Pause;
 use crate::plan::{self, oci_resources};
 use crate::records::{ExitRecord, Record, StartedRecord};
@@ -29,14 +30,20 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
         }
     }
     let pause = container.sandbox.require_ready("start the container")?;
-    match launch(node, &container, &pause).await {
-        Ok(started) => {
+    let launched = async {
+        let starting = nri::starting(node, &container).await?;
+        let started = launch(node, &container, &pause).await?;
+        Ok((starting, started))
+    };
+    match launched.await {
+        Ok((starting, started)) => {
             if let Err(error) = started.write(&container.directory) {
                 // It runs; pause knows, and tells the next daemon as well.
                 tracing::error!(container = %container.id, error = %chain(&error), "cannot record the start");
             }
             // It may have ended already, and its end have been told: then that stays.
             container.started_as(&node.container_events, &started);
+            starting.done(node).await;
             Ok(())
         }
         Err(error) => {
@@ -72,6 +79,7 @@ async fn launch(
     let devices = compiled_resources.and_then(|resources| resources.devices().clone());
     let mut limits = oci_resources(&container.asked_resources(), devices)?;
     limits.set_pids(compiled_resources.and_then(|resources| *resources.pids()));
+    container.nri.overlay(&mut limits)?;
     container.apply_limits(&limits)?;
     plan::write_bundle(&container.directory, &node.mount_point(), &compiled.spec)?;
     let log = super::log::open(container)?;

@@ -24,7 +24,11 @@ pub(crate) async fn stop(node: &Arc<Node>, id: &str, timeout: i64) -> Result<(),
         // that a second call with a shorter timeout need not wait for the first one's.
         drop(container.operation.lock().await);
     }
-    stop_container(&container, u64::try_from(timeout).unwrap_or(0)).await
+    stop_container(&container, u64::try_from(timeout).unwrap_or(0)).await?;
+    if matches!(container.state(), State::Exited { .. }) {
+        crate::nri::stopped(node, &container).await;
+    }
+    Ok(())
 }
 
 pub(super) async fn stop_container(

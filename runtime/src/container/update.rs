@@ -3,11 +3,12 @@
 use std::sync::{Arc, PoisonError};
 
 use oci_spec::runtime::LinuxResources;
-use podwright_cri_api::v1::UpdateContainerResourcesRequest;
+use podwright_cri_api::v1::{LinuxContainerResources, UpdateContainerResourcesRequest};
 
 use super::{Container, State, oom_score};
 use crate::error::{CallError, Context, Kind};
 use crate::node::Node;
+use crate::nri;
 use crate::plan::{merge_resources, oci_resources};
 use crate::records::{Record, ResourcesRecord};
 
@@ -20,20 +21,45 @@ pub(crate) async fn update(
     let asked = request
         .linux
         .ok_or_else(|| CallError::invalid("the request has no Linux resources"))?;
-    let _operation = container.operation.lock().await;
-    let state = container.state();
-    if matches!(state, State::Exited { .. }) {
-        return Err(CallError::state(format!(
+    let others = {
+        let _operation = container.operation.lock().await;
+        require_living(&container)?;
+        // A request that makes no sense is not shown to plugins.
+        oci_resources(&asked, None)?;
+        let (asked, rest, others) = nri::updating(node, &container, asked).await?;
+        change_limits(node, &container, asked, rest)?;
+        others
+    };
+    nri::updated(node, &container, others).await
+}
+
+fn require_living(container: &Container) -> Result<(), CallError> {
+    match container.state() {
+        State::Exited { .. } => Err(CallError::state(format!(
             "cannot update the container {}: it has exited",
             container.id
-        )));
+        ))),
+        State::Created | State::Running { .. } => Ok(()),
     }
-    let resources = oci_resources(&asked, None)?;
+}
+
+/// Changes a container's limits, and writes them down: those of CRI, and the rest that NRI plugins may set. For who holds its
+/// operation lock.
+pub(crate) fn change_limits(
+    node: &Node,
+    container: &Container,
+    asked: LinuxContainerResources,
+    rest: podwright_nri::api::LinuxResources,
+) -> Result<(), CallError> {
+    require_living(container)?;
+    nri::refuse_rules(&rest)?;
+    let mut resources = oci_resources(&asked, None)?;
+    nri::overlay(&mut resources, &rest)?;
     let score = node
         .oom_scores
         .clamp(asked.oom_score_adj)
         .invalid(|| "cannot set oom_score_adj".into())?;
-    if matches!(state, State::Running { .. }) {
+    if container.is_running() {
         container.apply_limits(&resources)?;
         if asked.oom_score_adj != 0 {
             oom_score::set(&container.cgroup, score)?;
@@ -43,19 +69,23 @@ pub(crate) async fn update(
     let record = ResourcesRecord {
         resources: Some(merged.clone()),
     };
-    record.write(&container.directory).internal(|| {
+    let failed = || {
         format!(
             "cannot record the new limits of the container {}",
             container.id
         )
-    })?;
+    };
+    record.write(&container.directory).internal(failed)?;
     *container
         .resources
         .lock()
         .unwrap_or_else(PoisonError::into_inner) = merged;
     // Its start, or its execs, take the new score from there.
     container.forget_plan();
-    Ok(())
+    match container.nri.add_limits(rest) {
+        Some(record) => record.write(&container.directory).internal(failed),
+        None => Ok(()),
+    }
 }
 
 impl Container {

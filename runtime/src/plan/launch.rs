@@ -544,22 +544,39 @@ fn process(inputs: &LaunchInputs<'_>) -> Result<Process, CallError> {
             NewPrivileges::Allowed
         },
         seccomp: inputs.seccomp.map(|program| Bytes(program.to_vec())),
-        rlimits: rlimits
-            .filter(|limit| limit.typ() == PosixRlimitType::RlimitNofile)
-            .map(open_files)
-            .collect(),
+        rlimits: rlimits.map(rlimit).collect(),
         apparmor: process.apparmor_profile().as_deref().map(Bytes::from),
         selinux: process.selinux_label().as_deref().map(Bytes::from),
     })
 }
 
-/// The hard limit is kept within the daemon's own: raising it needs CAP_SYS_RESOURCE.
-fn open_files(limit: &oci_spec::runtime::PosixRlimit) -> Rlimit {
-    let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-        .map_or(limit.hard(), |(_, hard)| hard);
-    let hard = limit.hard().min(own);
+/// The hard limit of open files is kept within the daemon's own: raising it needs CAP_SYS_RESOURCE, and every container has one.
+fn rlimit(limit: &oci_spec::runtime::PosixRlimit) -> Rlimit {
+    let resource = match limit.typ() {
+        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+    };
+    let mut hard = limit.hard();
+    if resource == libc::RLIMIT_NOFILE {
+        let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+        hard = own.map_or(hard, |(_, own)| hard.min(own));
+    }
     Rlimit {
-        resource: libc::RLIMIT_NOFILE,
+        resource,
         soft: limit.soft().min(hard),
         hard,
     }

@@ -13,7 +13,9 @@ mod spec;
 
 pub(crate) use hooks::write_bundle;
 pub(crate) use launch::{LaunchInputs, exec_plan, launch_plan};
-pub(crate) use mounts::{LONGEST_PATH, check_mounts, image_volumes, inside_path, volume_image};
+pub(crate) use mounts::{
+    LONGEST_PATH, check_covered, check_mounts, image_volumes, inside_path, volume_image,
+};
 pub(crate) use process::{SeccompChoice, capability_sets, privilege, seccomp_choice};
 pub(crate) use resources::{held_resources, merge_resources, oci_resources, sum_resources};
 pub(crate) use spec::{SpecInputs, container_pid_mode, container_spec};

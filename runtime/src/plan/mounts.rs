@@ -371,11 +371,16 @@ const REPLACEABLE: [&str; 10] = [
     "/proc/uptime",
 ];
 
-/// Nothing else covers /proc, whose files take the labels and settings of the container (CVE-2019-16884).
 fn check_target(volume: &cri::Mount) -> Result<(), CallError> {
     let destination = inside_path(&volume.container_path)?;
+    check_covered(&destination, &volume.host_path).map_err(|why| refused(volume, why))
+}
+
+/// Whether `source` of the host may be mounted on `destination`, or why not. Nothing else covers /proc, whose files take the
+/// labels and settings of the container (CVE-2019-16884).
+pub(crate) fn check_covered(destination: &Path, source: &str) -> Result<(), &'static str> {
     if destination == Path::new("/") {
-        return Err(refused(volume, "it would cover the container's root"));
+        return Err("it would cover the container's root");
     }
     let of_proc = destination.starts_with("/proc");
     if !of_proc
@@ -386,12 +391,11 @@ fn check_target(volume: &cri::Mount) -> Result<(), CallError> {
         return Ok(());
     }
     let is_proc = destination == Path::new("/proc")
-        && statfs(volume.host_path.as_str())
-            .is_ok_and(|stat| stat.filesystem_type() == PROC_SUPER_MAGIC);
+        && statfs(source).is_ok_and(|stat| stat.filesystem_type() == PROC_SUPER_MAGIC);
     if is_proc {
         Ok(())
     } else {
-        Err(refused(volume, "only another procfs may cover /proc"))
+        Err("only another procfs may cover /proc")
     }
 }
 

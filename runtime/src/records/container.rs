@@ -1,6 +1,7 @@
 //! Records of a container.
 
 use podwright_cri_api::v1::{ContainerConfig, LinuxContainerResources};
+use podwright_nri::api::{ContainerAdjustment, LinuxResources};
 
 use super::Record;
 
@@ -132,4 +133,19 @@ pub(crate) struct ResourcesRecord {
 
 impl Record for ResourcesRecord {
     const FILE: &'static str = "resources";
+}
+
+/// Written when NRI plugins have changed what is made of the request, so that a later daemon makes the same of it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct NriRecord {
+    /// How the container was made.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) adjustment: Option<ContainerAdjustment>,
+    /// The limits that CRI's have no words for, as they are now.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) limits: Option<LinuxResources>,
+}
+
+impl Record for NriRecord {
+    const FILE: &'static str = "nri";
 }

@@ -12,7 +12,8 @@ mod container;
 mod sandbox;
 
 pub(crate) use container::{
-    ContainerRecord, ExitRecord, ResourcesRecord, StartedRecord, UserRecord, VolumeImageRecord,
+    ContainerRecord, ExitRecord, NriRecord, ResourcesRecord, StartedRecord, UserRecord,
+    VolumeImageRecord,
 };
 pub(crate) use sandbox::{PodResourcesRecord, ReadyRecord, SandboxRecord, StoppedRecord};
 

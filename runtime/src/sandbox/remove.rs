@@ -8,6 +8,7 @@ use super::{PodName, stop};
 use crate::container;
 use crate::error::CallError;
 use crate::node::Node;
+use crate::nri;
 
 /// Removes a sandbox and its containers, running ones too. Removing an unknown one is no error.
 pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
@@ -19,6 +20,8 @@ pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> 
     for container in node.containers_of(&sandbox.id) {
         container::remove(node, container.id.as_str()).await?;
     }
+    let _gate = node.nri.hold().await;
+    nri::pod_removed(node, &sandbox).await;
     node.reclaim.directory(sandbox.directory.clone());
     if !node.sandboxes.remove(&sandbox.id) {
         // Another call has removed it meanwhile, and its name may be another sandbox's by now.

@@ -17,6 +17,7 @@ use crate::handler::Handler;
 use crate::ids::SandboxId;
 use crate::names::Claim;
 use crate::node::Node;
+use crate::nri;
 use crate::pause::{Made, Pause};
 use crate::records::{ReadyRecord, Record, SandboxRecord};
 
@@ -46,9 +47,16 @@ pub(crate) async fn run(
         Claim::Taken(id) => return found(node, id, &config, &handler),
     };
     let id = SandboxId::random().internal(|| "cannot make an id from /dev/urandom".into())?;
-    let sandbox = make(node, id.clone(), config, settings, handler).await?;
-    let sandbox = Arc::new(sandbox);
+    let sandbox = Arc::new(make(node, id.clone(), config, settings, handler).await?);
+    // No new plugin is told what lives until the sandbox is among it.
+    let gate = node.nri.hold().await;
+    if let Err(error) = nri::pod_runs(node, &sandbox).await {
+        drop(gate);
+        undo(node, &sandbox).await;
+        return Err(error);
+    }
     node.sandboxes.insert(id.clone(), Arc::clone(&sandbox));
+    drop(gate);
     // As containerd and CRI-O tell it: a sandbox is a container that is created and started at once.
     for kind in [
         ContainerEventType::ContainerCreatedEvent,
@@ -58,6 +66,15 @@ pub(crate) async fn run(
     }
     reservation.keep(id.clone());
     Ok(id)
+}
+
+/// Takes back a sandbox that a plugin has refused.
+async fn undo(node: &Arc<Node>, sandbox: &Arc<Sandbox>) {
+    if let Err(error) = super::stop::stop_locked(node, sandbox).await {
+        tracing::warn!(sandbox = %sandbox.id, error = %crate::error::chain(&error), "a sandbox that a NRI plugin refused has not stopped wholly");
+    }
+    nri::pod_removed(node, sandbox).await;
+    node.reclaim.directory(sandbox.directory.clone());
 }
 
 /// The sandbox that has the name is the retried call's result, if it is what the call asks for.

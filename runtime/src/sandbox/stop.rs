@@ -14,6 +14,7 @@ use crate::container::{self, Container};
 use crate::error::{CallError, Context, chain};
 use crate::ids::SandboxId;
 use crate::node::Node;
+use crate::nri;
 use crate::records::{Record, StoppedRecord};
 
 /// How long killed containers may take to be gone.
@@ -57,6 +58,8 @@ pub(super) async fn stop_locked(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Res
         // One that does not go this way goes with its cgroup, below.
         let _ = tokio::time::timeout(KILLED, container.ended()).await;
     }
+    // While its namespaces are there: what plugins have put into them they may want back.
+    nri::pod_stops(node, sandbox).await;
     if let Err(error) = pause.shut_down().await {
         tracing::warn!(sandbox = %sandbox.id, error = %chain(&error), "pause did not end when asked; killing it");
     }
@@ -80,6 +83,7 @@ pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId) {
     if let Err(error) = finish(node, &sandbox).await {
         tracing::error!(sandbox = %id, error = %chain(&error), "the pod is not wholly reclaimed; the next start tries again");
     }
+    nri::pod_stops(node, &sandbox).await;
 }
 
 async fn finish(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
