@@ -255,10 +255,8 @@ fn recover_container(
         (None, Some(started)) => State::Running { started },
         (None, None) => State::Created,
     };
-    let cgroup = sandbox
-        .cgroup
-        .join(id.as_str())
-        .map_err(|error| chain(&error))?;
+    let cgroup = sandbox.cgroup.join(id.as_str());
+    let cgroup = cgroup.map_err(|error| chain(&error))?;
     let container = Arc::new(Container::new(Parts {
         id: id.clone(),
         sandbox: Arc::clone(&sandbox),

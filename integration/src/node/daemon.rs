@@ -62,6 +62,20 @@ impl Daemon {
         write_configuration(&self.slot, sections)
     }
 
+    /// The same after `prepare` has put files into the slot; what it returns is added to the configuration, in the table
+    /// `[nri]` at first.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start), and those of `prepare`.
+    pub async fn start_prepared(
+        registry: &Registry,
+        prepare: impl FnOnce(&Slot) -> Result<String>,
+    ) -> Result<Self> {
+        let slot = Slot::take()?;
+        let more = prepare(&slot)?;
+        Self::start_in(slot, None, registry, &more).await
+    }
+
     /// The same with its state on a [`Disk`] of its own.
     ///
     /// # Errors
@@ -215,6 +229,14 @@ fn configuration(slot: &Slot) -> String {
     let _ = writeln!(text, "[cgroup]\nroot = {:?}", slot.cgroup());
     let _ = writeln!(text, "[registry]\nconfig_dirs = [{:?}]", path("hosts"));
     let _ = writeln!(text, "[log]\nlevel = \"info\"");
+    // Last, so that a test can add keys to it.
+    let _ = writeln!(
+        text,
+        "[nri]\nsocket = {:?}\nplugin_dir = {:?}\nplugin_config_dir = {:?}",
+        path("nri/nri.sock"),
+        path("nri/plugins"),
+        path("nri/conf.d")
+    );
     text
 }
 

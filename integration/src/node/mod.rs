@@ -67,6 +67,16 @@ impl Node {
         Self::with(registry, daemon).await
     }
 
+    /// The same after `prepare` has put files into the daemon's slot; see [`Daemon::start_prepared`].
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start), and those of `prepare`.
+    pub async fn start_prepared(prepare: impl FnOnce(&Slot) -> Result<String>) -> Result<Self> {
+        let registry = Registry::with_test_images().await?;
+        let daemon = Daemon::start_prepared(&registry, prepare).await?;
+        Self::with(registry, daemon).await
+    }
+
     async fn with(registry: Registry, daemon: Daemon) -> Result<Self> {
         let cri = Cri::new(daemon.client(), &daemon.slot().path("logs"));
         cri.pull(BUSYBOX)

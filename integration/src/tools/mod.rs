@@ -1,6 +1,7 @@
-//! crictl and critest, built from the pinned Go module in `integration/tools`.
+//! Programs of others, built from the pinned Go modules in `integration/tools`: crictl and critest, and a plugin for NRI.
 
 mod critest;
+pub mod nri;
 
 use std::{
     path::{Path, PathBuf},

@@ -22,6 +22,7 @@ mod logs;
 mod mounts;
 mod namespaces;
 mod network;
+mod nri;
 mod seccomp;
 mod stats;
 mod tls;
