@@ -3,11 +3,11 @@
 use anyhow::Result;
 use podwright_cri_api::v1::{
     ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest,
-    ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue, StatusRequest,
-    VersionRequest,
+    ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue, Signal,
+    StatusRequest, VersionRequest,
 };
 use podwright_integration::{
-    node::Node,
+    node::{Node, until},
     pod::{ContainerSpec, PodSpec},
 };
 use tonic::Code;
@@ -439,5 +439,41 @@ async fn the_environment_is_the_images_and_the_requests() -> Result<()> {
     assert_eq!(lines[..2], ["2", "x y"]);
     assert!(lines[2].contains("/usr/bin"), "{printed}");
     assert_eq!(lines[3..], ["pod", "/"]);
+    node.finish().await
+}
+
+#[tokio::test]
+async fn the_stop_signal_is_the_requests_and_told() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let plain = node.cri.create(&pod, ContainerSpec::new("plain")).await?;
+    assert_eq!(
+        node.cri.status(&plain).await?.stop_signal(),
+        Signal::Sigterm
+    );
+    let mut spec =
+        ContainerSpec::new("c").shell("trap 'exit 37' 37; echo ready; while :; do sleep 0.1; done");
+    spec.config.stop_signal = Signal::Sigrtminplus3.into();
+    let id = node.cri.run(&pod, spec).await?;
+    until("the trap to be set", || async {
+        let lines = node
+            .cri
+            .logs(&id)
+            .await
+            .map_err(|error| error.to_string())?;
+        if lines.is_empty() {
+            Err("no line yet".to_owned())
+        } else {
+            Ok(())
+        }
+    })
+    .await?;
+    assert_eq!(
+        node.cri.status(&id).await?.stop_signal(),
+        Signal::Sigrtminplus3
+    );
+    node.cri.stop(&id, 20).await?;
+    let ended = node.cri.wait_exit(&id).await?;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (37, "Error"));
     node.finish().await
 }

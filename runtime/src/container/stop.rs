@@ -88,6 +88,9 @@ pub(super) async fn stop_container(
     Err(CallError::new(Kind::DeadlineExceeded, what))
 }
 
+/// The last value of CRI's enumeration.
+const LAST_SIGNAL: i32 = 65;
+
 /// The signal that asks the container to end: the request's, the image's, or SIGTERM.
 pub(super) fn stop_signal(container: &Container) -> Result<i32, CallError> {
     let asked = Signal::try_from(container.config.stop_signal).unwrap_or(Signal::RuntimeDefault);
@@ -103,6 +106,25 @@ pub(super) fn stop_signal(container: &Container) -> Result<i32, CallError> {
         Some(name) if !name.is_empty() => signal_number(&name),
         _ => Ok(libc::SIGTERM),
     }
+}
+
+/// The same as CRI names it; SIGTERM where the image's is none.
+pub(super) fn told(container: &Container) -> Signal {
+    match Signal::try_from(container.config.stop_signal) {
+        Ok(Signal::RuntimeDefault) | Err(_) => {}
+        Ok(asked) => return asked,
+    }
+    let number = stop_signal(container).unwrap_or(libc::SIGTERM);
+    named(number).unwrap_or(Signal::Sigterm)
+}
+
+fn named(number: i32) -> Option<Signal> {
+    let all = (1..=LAST_SIGNAL).filter_map(|value| Signal::try_from(value).ok());
+    let mut all = all.filter(|signal| *signal != Signal::RuntimeDefault);
+    all.find(|signal| {
+        let name = signal.as_str_name().trim_start_matches("SIGNAL_");
+        signal_number(name).is_ok_and(|its| its == number)
+    })
 }
 
 /// A signal by its name or number, as CRI and images write it: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `SIGRTMAXMINUS2`.
@@ -173,6 +195,26 @@ mod tests {
         for bad in ["", "0", "65", "-1", "SIGFOO", "SIGRTMIN+99", "RTMAX+1"] {
             assert!(signal_number(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn numbers_are_told_as_cri_names_them() {
+        for (number, name) in [
+            (15, "SIGTERM"),
+            (9, "SIGKILL"),
+            (34, "SIGRTMIN"),
+            (37, "SIGRTMINPLUS3"),
+            (64, "SIGRTMAX"),
+        ] {
+            assert_eq!(
+                named(number)
+                    .unwrap()
+                    .as_str_name()
+                    .trim_start_matches("SIGNAL_"),
+                name
+            );
+        }
+        assert_eq!(named(0), None);
     }
 
     #[test]

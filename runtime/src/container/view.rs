@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use podwright_cri_api::v1 as cri;
 
-use super::{Container, State, oom_score};
+use super::{Container, State, oom_score, stop};
 use crate::error::{CallError, Context};
 use crate::node::Node;
 use crate::plan::held_resources;
@@ -147,7 +147,7 @@ pub(crate) fn container_status(container: &Container) -> cri::ContainerStatus {
         }),
         image_id: container.record.image_id.clone(),
         user: Some(cri::ContainerUser { linux: Some(user) }),
-        stop_signal: container.config.stop_signal,
+        stop_signal: stop::told(container).into(),
     }
 }
 
