@@ -56,14 +56,23 @@ fn test_programs() -> Result<Vec<(String, String)>> {
 }
 
 /// The name and path in one of cargo's messages, if it is about a test program. A line is an object; the fields that are
-/// read hold no escapes.
+/// read hold no escapes. Programs of the integration tests keep their names; the others get their package's before it, as
+/// several have tests of one name.
 fn test_program(message: &str) -> Option<(String, String)> {
-    let target = &message[message.find(r#""target":{"kind":["test"]"#)?..];
+    let (before, target) = message.split_once(r#""target":{"kind":["test"]"#)?;
     let field = |key: &str| {
         let value = target.split_once(&format!("\"{key}\":\""))?.1;
         Some(value.split_once('"')?.0.to_owned())
     };
-    Some((field("name")?, field("executable")?))
+    let (name, path) = (field("name")?, field("executable")?);
+    let package = before
+        .split_once("#podwright-")
+        .and_then(|(_, rest)| rest.split_once('@'));
+    let name = match package {
+        Some((package, _)) if package != "integration" => format!("{package}-{name}"),
+        _ => name,
+    };
+    Some((name, path))
 }
 
 #[cfg(test)]
@@ -72,18 +81,26 @@ mod tests {
 
     #[test]
     fn test_programs_are_found_in_cargos_messages() {
-        let message = |kind: &str, executable: &str| {
+        let message = |package: &str, kind: &str, executable: &str| {
             format!(
-                r#"{{"reason":"compiler-artifact","package_id":"path+file:///p#a@0.1.0","target":{{"kind":["{kind}"],"crate_types":["bin"],"name":"runtime","src_path":"/p/tests/main.rs"}},"profile":{{"test":true}},"executable":{executable},"fresh":true}}"#
+                r#"{{"reason":"compiler-artifact","package_id":"path+file:///p#podwright-{package}@0.1.0","target":{{"kind":["{kind}"],"crate_types":["bin"],"name":"runtime","src_path":"/p/tests/main.rs"}},"profile":{{"test":true}},"executable":{executable},"fresh":true}}"#
             )
         };
         let found = Some(("runtime".to_owned(), "/t/deps/runtime-1".to_owned()));
         assert_eq!(
-            test_program(&message("test", "\"/t/deps/runtime-1\"")),
+            test_program(&message("integration", "test", "\"/t/deps/runtime-1\"")),
             found
         );
-        assert_eq!(test_program(&message("bin", "\"/t/deps/runtime-1\"")), None);
-        assert_eq!(test_program(&message("test", "null")), None);
+        let of_pause = test_program(&message("pause", "test", "\"/t/deps/runtime-1\""));
+        assert_eq!(
+            of_pause.map(|(name, _)| name).as_deref(),
+            Some("pause-runtime")
+        );
+        assert_eq!(
+            test_program(&message("integration", "bin", "\"/t/deps/runtime-1\"")),
+            None
+        );
+        assert_eq!(test_program(&message("integration", "test", "null")), None);
         assert_eq!(
             test_program(r#"{"reason":"build-finished","success":true}"#),
             None
