@@ -23,6 +23,9 @@ pub const MAX_PLAN: usize = 8 * 1024 * 1024;
 /// The most descriptors that travel with one message.
 pub const MAX_DESCRIPTORS: usize = 8;
 
+/// The name of a cgroup that an exec has for itself begins with this.
+pub const EXEC_GROUP: &str = "exec-";
+
 /// Matches an answer to its request. 0 is for what nobody asked for: [`Answer::Exited`].
 pub type RequestId = u64;
 
@@ -69,7 +72,8 @@ wire_enum! {
             /// The plan.
             plan: PlanBytes,
         },
-        /// Starts a process in a running container. Answer: `Launched` or `Failed`; its exit is told as `Exited`, once.
+        /// Starts a process in a running container. Answer: `Launched` or `Failed`; its exit is told as `Exited`, once. When
+        /// the connection closes it is killed, with all that is in a cgroup of its own ([`EXEC_GROUP`]).
         4 => Exec {
             /// The daemon's number for it, unique in the pod.
             exec: u64,

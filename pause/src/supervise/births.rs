@@ -33,7 +33,7 @@ pub(super) struct Birth {
 /// What the child is to become.
 pub(super) enum Purpose {
     Container { id: Bytes, log: Option<File> },
-    Exec { number: u64 },
+    Exec { number: u64, group: Option<Bytes> },
 }
 
 /// What the child has told.
@@ -172,26 +172,25 @@ impl Supervisor {
         let at = process::now();
         let mut fds = Vec::new();
         match purpose {
-            Purpose::Exec { number } => {
-                if !self
-                    .connections
-                    .iter()
-                    .any(|connection| connection.serial == asker.connection)
-                {
-                    process::kill_group(pid);
-                }
+            Purpose::Exec { number, group } => {
                 fds.extend(
                     terminal
                         .as_ref()
                         .and_then(|terminal| terminal.try_clone().ok()),
                 );
-                self.executions.push(Execution {
+                let execution = Execution {
                     number,
                     pid,
                     pidfd,
                     owner: asker.connection,
+                    group,
                     terminal,
-                });
+                };
+                let mut connections = self.connections.iter();
+                if !connections.any(|connection| connection.serial == asker.connection) {
+                    execution.kill();
+                }
+                self.executions.push(execution);
             }
             Purpose::Container { id, log } => {
                 let mut outputs = ends.outputs;

@@ -142,7 +142,7 @@ impl Supervisor {
             .iter()
             .filter(|execution| execution.owner == serial)
         {
-            process::kill_group(execution.pid);
+            execution.kill();
         }
         for birth in self.births.iter().filter(|birth| birth.is_exec_of(serial)) {
             let _ = process::signal(birth.pidfd.as_fd(), libc::SIGKILL);

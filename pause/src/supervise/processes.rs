@@ -2,7 +2,9 @@
 
 use crate::launch::Input;
 use crate::log::{LogFile, Stream};
-use podwright_pause::protocol::{ContainerEntry, Exit};
+use crate::sys::{file, process};
+use podwright_pause::plan::LaunchPlan;
+use podwright_pause::protocol::{ContainerEntry, EXEC_GROUP, Exit};
 use podwright_pause::wire::Bytes;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -62,7 +64,7 @@ impl Container {
     }
 }
 
-/// A running exec.
+/// A running exec, until it is reaped.
 pub(super) struct Execution {
     /// The daemon's number for it.
     pub(super) number: u64,
@@ -70,5 +72,36 @@ pub(super) struct Execution {
     pub(super) pidfd: OwnedFd,
     /// The connection that asked for it.
     pub(super) owner: u32,
+    /// The `cgroup.procs` of a group of its own.
+    pub(super) group: Option<Bytes>,
     pub(super) terminal: Option<OwnedFd>,
+}
+
+impl Execution {
+    /// Kills it with its process group and, where it has a cgroup of its own that can be killed (Linux 5.14), with all
+    /// that it started, however that has detached itself.
+    pub(super) fn kill(&self) {
+        process::kill_group(self.pid);
+        let directory = self
+            .group
+            .as_ref()
+            .and_then(|procs| procs.0.strip_suffix(b"cgroup.procs"));
+        if let Some(directory) = directory {
+            let kill = [directory, b"cgroup.kill"].concat();
+            // An error means that there is no such file, or that the group has gone.
+            let _ = file::open_host(&kill, libc::O_WRONLY)
+                .and_then(|kill| file::write_value(kill.as_fd(), b"1"));
+        }
+    }
+}
+
+/// The `cgroup.procs` of the group that an exec has for itself.
+pub(super) fn own_group(plan: &LaunchPlan) -> Option<Bytes> {
+    let is_own = |procs: &&Bytes| {
+        let mut parts = procs.0.rsplit(|&byte| byte == b'/');
+        parts
+            .nth(1)
+            .is_some_and(|group| group.starts_with(EXEC_GROUP.as_bytes()))
+    };
+    plan.cgroup_procs.iter().find(is_own).cloned()
 }

@@ -2,6 +2,7 @@
 
 use super::births::{Birth, Purpose};
 use super::connection::Asker;
+use super::processes::own_group;
 use super::source::Source;
 use super::{Phase, Supervisor};
 use crate::child::Entrance;
@@ -117,7 +118,10 @@ impl Supervisor {
             serial,
             newborn,
             asker,
-            Purpose::Exec { number: exec },
+            Purpose::Exec {
+                number: exec,
+                group: own_group(&plan),
+            },
         ))
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use podwright_pause::protocol::EXEC_GROUP;
 
 use super::{Cgroup, CgroupError};
 
@@ -30,7 +31,7 @@ impl Cgroup {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let path = self
             .path
-            .join(&format!("exec-{}-{number}", std::process::id()))?;
+            .join(&format!("{EXEC_GROUP}{}-{number}", std::process::id()))?;
         let dir = &self.hierarchy.anchor().dir;
         dir.mkdir(path.relative())
             .map_err(|errno| dir.error("make cgroup", path.relative(), errno))?;
