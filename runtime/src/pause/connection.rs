@@ -15,6 +15,7 @@ use podwright_pause::protocol::{
 use podwright_pause::wire::{Bytes, Wire};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::error::PauseError;
 use super::program::Program;
@@ -68,6 +69,7 @@ pub(crate) struct Pause {
     socket: AsyncFd<OwnedFd>,
     pub(super) numbers: AtomicU64,
     waiting: Mutex<Waiting>,
+    ended: CancellationToken,
 }
 
 /// What [`Pause::connect`] found.
@@ -161,6 +163,7 @@ impl Pause {
             socket: socket::watch(connection).map_err(error("watch"))?,
             numbers: AtomicU64::new(1),
             waiting: Mutex::default(),
+            ended: CancellationToken::new(),
         });
         let (alive, ended) = oneshot::channel::<()>();
         let reader = Arc::clone(&pause);
@@ -187,6 +190,11 @@ impl Pause {
     /// Whether it has ever answered this daemon.
     pub(crate) fn has_answered(&self) -> bool {
         self.pid.get().is_some()
+    }
+
+    /// Waits until the connection has closed: the pod has ended.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Makes the sandbox.
@@ -399,6 +407,7 @@ impl Pause {
         waiting.execs.clear();
         waiting.clients.clear();
         drop(waiting);
+        self.ended.cancel();
         // The receiver is gone only when the daemon ends.
         let _ = events.send(Event::Closed {
             sandbox: self.sandbox.clone(),

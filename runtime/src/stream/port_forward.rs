@@ -29,23 +29,39 @@ pub(super) async fn run(
 ) -> Result<(), CallError> {
     let sandbox = node.sandboxes.require(sandbox)?;
     let pause = sandbox.require_ready("forward a port")?;
-    let connection = connect(&pause, port).await.map_err(|why| {
+    let connected = connect(&pause, port).await.map_err(|why| {
         let what = format!(
             "cannot connect to port {port} in the pod sandbox {}: {why}",
             sandbox.id
         );
         CallError::new(Kind::Unavailable, what)
     })?;
-    let (from_pod, to_pod) = connection.into_split();
-    tokio::join!(
-        to_server(data.incoming, to_pod),
-        from_server(from_pod, data.outgoing)
-    );
+    if let Connected::Open(connection) = connected {
+        let (from_pod, to_pod) = connection.into_split();
+        let copied = async {
+            tokio::join!(
+                to_server(data.incoming, to_pod),
+                from_server(from_pod, data.outgoing)
+            )
+        };
+        tokio::select! {
+            _ = copied => {}
+            // A socket keeps the pod's network and its link alive: a client that stays must not.
+            () = pause.ended() => {}
+        }
+    }
     Ok(())
 }
 
+/// A connection that a server has accepted.
+enum Connected {
+    Open(TcpStream),
+    /// The server has broken it off at once.
+    Broken,
+}
+
 /// Servers listen on IPv4, on IPv6 or on both: the one that is refused says nothing about the other.
-async fn connect(pause: &Pause, port: u16) -> Result<TcpStream, String> {
+async fn connect(pause: &Pause, port: u16) -> Result<Connected, String> {
     let mut refusals = Vec::new();
     for address in [
         SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -60,7 +76,7 @@ async fn connect(pause: &Pause, port: u16) -> Result<TcpStream, String> {
     Err(refusals.join("; "))
 }
 
-async fn connect_to(pause: &Pause, address: SocketAddr) -> Result<TcpStream, String> {
+async fn connect_to(pause: &Pause, address: SocketAddr) -> Result<Connected, String> {
     let family = match address {
         SocketAddr::V4(_) => libc::AF_INET,
         SocketAddr::V6(_) => libc::AF_INET6,
@@ -70,13 +86,15 @@ async fn connect_to(pause: &Pause, address: SocketAddr) -> Result<TcpStream, Str
         .tcp_socket(family)
         .await
         .map_err(|error| chain(&error))?;
-    let text = |error: io::Error| error.to_string();
-    let connection = TcpSocket::from_std_stream(socket.into())
-        .connect(address)
+    let connecting = TcpSocket::from_std_stream(socket.into()).connect(address);
+    let connected = connecting
         .await
-        .map_err(text)?;
-    connection.set_nodelay(true).map_err(text)?;
-    Ok(connection)
+        .and_then(|connection| connection.set_nodelay(true).map(|()| connection));
+    match connected {
+        Ok(connection) => Ok(Connected::Open(connection)),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Connected::Broken),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 // A connection that breaks is the two parties' affair, who see it end: an error on one forwarded connection would make
