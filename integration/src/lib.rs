@@ -8,5 +8,6 @@ pub mod node;
 mod packages;
 pub mod pod;
 pub mod registry;
+pub mod stream;
 pub mod tools;
 pub mod vm;

@@ -25,6 +25,7 @@ mod network;
 mod nri;
 mod seccomp;
 mod stats;
+mod stream;
 mod tls;
 mod tools;
 mod user_namespaces;

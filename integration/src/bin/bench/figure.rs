@@ -49,6 +49,10 @@ figures! {
     IdleCpu: "CPU of the idle runtime, 100 pods", "% of a core", Goal::Most(0.5);
     LogRate: "log of 100-byte lines, 256 MiB", "MiB/s", Goal::Least(500.0);
     LogCpu: "runtime's CPU for that log", "s", Goal::Most(0.8);
+    ExecOut: "output of an exec over WebSocket, 4 GiB", "MiB/s", Goal::Least(500.0);
+    ExecIn: "input of an exec over WebSocket, 4 GiB", "MiB/s", Goal::Least(500.0);
+    ForwardIn: "port-forward to a pod over WebSocket, 4 GiB", "MiB/s", Goal::Least(500.0);
+    ForwardOut: "port-forward from a pod over WebSocket, 4 GiB", "MiB/s", Goal::Least(500.0);
     ContainerStats: "ListContainerStats, 100 pods", "ms", Goal::Most(8.0);
     PodStats: "ListPodSandboxStats, 100 pods", "ms", Goal::Most(8.0);
     PodMetrics: "ListPodSandboxMetrics, 100 pods", "ms", Goal::Most(40.0);

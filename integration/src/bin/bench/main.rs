@@ -7,6 +7,7 @@ mod latency;
 mod logs;
 mod proc;
 mod pull;
+mod streams;
 mod target;
 mod throughput;
 
@@ -66,6 +67,7 @@ async fn measure(mut target: Target, registry: &Registry) -> Result<Measured> {
     latency::measure(&target, &mut measured).await?;
     throughput::measure(&target, &mut measured).await?;
     logs::measure(&target, &mut measured).await?;
+    streams::measure(&target, &mut measured).await?;
     pull::measure(&target, registry, &mut measured).await?;
     crowd::measure(&mut target, &mut measured).await?;
     target.close().await?;

@@ -1,0 +1,132 @@
+//! Clients that vanish in the middle of anything.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures_util::stream::{self, StreamExt as _};
+use podwright_integration::{
+    node::{Node, Usage, until},
+    stream::{ALL, IN_OUT, OUT, STDIN, Session, TTY},
+};
+
+use super::{reading, with};
+
+const SESSIONS: u64 = 1000;
+const AT_ONCE: usize = 20;
+
+/// A different number for each session, the same in each run (splitmix64).
+fn random(session: u64) -> u64 {
+    let mut z = session.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// One session, dropped after a random time in a random state.
+async fn cut_off(node: &Node, id: &str, number: u64) -> Result<()> {
+    let chance = random(number);
+    let url = match chance % 8 {
+        0 | 1 => node.cri.attach_url(id, IN_OUT).await?,
+        2 => node.cri.attach_url(id, OUT).await?,
+        3 => {
+            let command = ["sh", "-c", "setsid sleep 4242 & cat"];
+            node.cri.exec_url(id, &command, IN_OUT).await?
+        }
+        4 => node.cri.exec_url(id, &["sh"], TTY).await?,
+        5 => node.cri.exec_url(id, &["yes"], OUT).await?,
+        6 => node.cri.exec_url(id, &["cat"], ALL).await?,
+        _ => node.cri.exec_url(id, &["sleep", "4242"], ALL).await?,
+    };
+    let lifetime = Duration::from_micros(chance >> 16 & 0x7fff);
+    let session = async {
+        let protocol = podwright_integration::stream::REMOTE_COMMAND;
+        let mut session = Session::open(&url, protocol).await?;
+        loop {
+            // Refused where stdin was not asked for: that is an end as well.
+            session.send(STDIN, b"echo something\n").await?;
+            if session.receive().await?.is_none() {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    // However far it came.
+    let _ = tokio::time::timeout(lifetime, session).await;
+    Ok(())
+}
+
+/// Whether nothing is there of which there was less before. What was there for a moment may have gone.
+fn is_within(now: &Usage, before: &Usage) -> bool {
+    let had = |kind: &String| before.descriptors.get(kind).copied().unwrap_or(0);
+    now.descriptors
+        .iter()
+        .all(|(kind, count)| *count <= had(kind))
+}
+
+/// The groups of execs below `directory`.
+fn exec_groups(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.file_name().to_string_lossy().starts_with("exec-") {
+                found.push(entry.path());
+            }
+            exec_groups(&entry.path(), found);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_sessions_that_are_cut_off_leave_nothing() -> Result<()> {
+    let (node, pod, id) = with(reading("cat; true")).await?;
+    let daemon = node.daemon.pid().context("the daemon has ended")?;
+    let pause = parent_of(node.cri.container_pid(&id).await?)?;
+    let (before, pause_before) = (Usage::of(daemon)?, Usage::of(pause)?);
+    stream::iter(1..=SESSIONS)
+        .map(|number| cut_off(&node, &id, number))
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<_>>()
+        .await
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    until("the sessions to leave nothing", || async {
+        let error = |error: anyhow::Error| format!("{error:#}");
+        let (now, pause_now) = (
+            Usage::of(daemon).map_err(error)?,
+            Usage::of(pause).map_err(error)?,
+        );
+        let mut groups = Vec::new();
+        exec_groups(
+            &Path::new("/sys/fs/cgroup").join(node.daemon.slot().cgroup().trim_start_matches('/')),
+            &mut groups,
+        );
+        let left = node.cri.shell(&id, "pgrep -c . || true").await;
+        // The container's shell, which reaps the others, its cat, and this command's shell and pgrep.
+        let left = left.map_err(error)?;
+        let clean = is_within(&now, &before)
+            && is_within(&pause_now, &pause_before)
+            && groups.is_empty()
+            && matches!(left.trim(), "1" | "2" | "3" | "4");
+        match clean {
+            true => Ok(()),
+            false => Err(format!(
+                "the daemon has {:?} instead of {:?}, pause {:?} instead of {:?}; {groups:?}; {left} processes",
+                now.descriptors, before.descriptors, pause_now.descriptors, pause_before.descriptors
+            )),
+        }
+    })
+    .await?;
+    // It is as it was: a session works, and the log has what was written.
+    let mut session = node.cri.attach(&id, IN_OUT).await?;
+    session.send(STDIN, b"still here\n").await?;
+    session.until_stdout("still here\n").await?;
+    node.cri.stop_pod(&pod.id).await?;
+    node.finish().await
+}
+
+/// The process id of a process's parent (proc_pid_stat(5)).
+fn parent_of(pid: u32) -> Result<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit(") ").next().context("no name in it")?;
+    let parent = after_name.split(' ').nth(1).context("no parent in it")?;
+    Ok(parent.parse()?)
+}
