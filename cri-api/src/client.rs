@@ -31,18 +31,26 @@ pub struct Client {
 /// # Errors
 /// When nothing accepts connections on `socket`; the cause is in the error's source.
 pub async fn connect(socket: impl AsRef<Path>) -> Result<Client, Error> {
+    let channel = channel(socket).await?;
+    Ok(Client {
+        runtime: RuntimeServiceClient::new(channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        image: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+    })
+}
+
+/// The connection alone, for calls by other means than the generated clients.
+///
+/// # Errors
+/// As for [`connect`].
+pub async fn channel(socket: impl AsRef<Path>) -> Result<Channel, Error> {
     let socket = socket.as_ref().to_owned();
     let connector = tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     // gRPC needs an authority for its `:authority` header; the path of the socket cannot be one.
-    let channel = Endpoint::from_static("http://localhost")
+    Endpoint::from_static("http://localhost")
         .connect_with_connector(connector)
-        .await?;
-    Ok(Client {
-        runtime: RuntimeServiceClient::new(channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES),
-        image: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
-    })
+        .await
 }

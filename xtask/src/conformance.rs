@@ -9,15 +9,18 @@ use crate::test::{counted, parse_sum};
 use crate::workspace::{self, Profile};
 use crate::{programs, setup};
 
-/// Which specs run, and in which order.
+/// Which specs run, how often, and in which order.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Conformance {
     /// Only the specs whose full name matches this regular expression (Go's syntax)
     #[arg(long, value_name = "RE")]
     focus: Option<String>,
-    /// The seed of the specs' random order, to repeat a run
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    /// How many times, each in a random order of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    seeds: u32,
+    /// A run in this order, to repeat one; may be repeated
+    #[arg(long = "seed", value_name = "N", conflicts_with = "seeds")]
+    chosen: Vec<u32>,
 }
 
 impl Conformance {
@@ -28,7 +31,10 @@ impl Conformance {
         if let Some(focus) = self.focus {
             arguments.extend(["--focus".to_owned(), focus]);
         }
-        if let Some(seed) = self.seed {
+        if self.chosen.is_empty() {
+            arguments.extend(["--seeds".to_owned(), self.seeds.to_string()]);
+        }
+        for seed in self.chosen {
             arguments.extend(["--seed".to_owned(), seed.to_string()]);
         }
         let counts = suite(Profile::Release, &arguments)?;
