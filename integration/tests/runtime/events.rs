@@ -503,6 +503,9 @@ async fn ends_while_the_daemon_was_away_are_told() -> Result<()> {
         .iter()
         .find(|status| status.id == ends);
     assert_eq!(status.context("its status")?.exit_code, 137);
+    // As containerd and CRI-O tell an end that nobody saw.
+    let unseen = node.cri.status(&lost).await?;
+    assert_eq!((unseen.exit_code, unseen.reason.as_str()), (255, "Unknown"));
     node.finish().await
 }
 

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use podwright_pause::protocol::Exit;
 
+use super::start::NOT_STARTED;
 use super::{Container, State};
 use crate::clock;
 use crate::error::chain;
 use crate::node::Node;
 use crate::records::{ExitRecord, Record, StartedRecord};
 
-/// The exit code of a container whose end nobody saw, as the kubelet's documentation has it for lost containers.
-const UNSEEN: i32 = 137;
+/// The exit code of a container whose end nobody saw, as containerd and CRI-O give it.
+const UNSEEN: i32 = 255;
 
 /// How long an end waits for its own start to be told first: longer than a launch may take.
 const START: Duration = Duration::from_secs(150);
@@ -54,14 +55,22 @@ pub(crate) fn exited(node: &Arc<Node>, container: &Arc<Container>, exit: &Exit) 
 
 /// Records the end of a container whose pause is gone, if it had not ended before.
 pub(crate) fn lost(node: &Arc<Node>, container: &Arc<Container>) {
-    let (reason, message) = match container.state() {
+    let (exit_code, reason, message) = match container.state() {
         State::Exited { .. } => return,
-        State::Created => ("StartError", "its pod stopped before it was started"),
-        State::Running { .. } => ("Error", "its pod ended with it; how it ended was not seen"),
+        State::Created => (
+            NOT_STARTED,
+            "StartError",
+            "its pod stopped before it was started",
+        ),
+        State::Running { .. } => (
+            UNSEEN,
+            "Unknown",
+            "its pod ended with it; how it ended was not seen",
+        ),
     };
     let exit = ExitRecord {
-        exit_code: UNSEEN,
-        signal: libc::SIGKILL,
+        exit_code,
+        signal: 0,
         finished_at: clock::now(),
         reason: reason.into(),
         message: message.into(),

@@ -13,7 +13,7 @@ use crate::plan::{self, oci_resources};
 use crate::records::{ExitRecord, Record, StartedRecord};
 
 /// The exit code of a container that could not be started, as docker and containerd give it.
-const NOT_STARTED: i32 = 128;
+pub(super) const NOT_STARTED: i32 = 128;
 
 /// Starts a created container. One that runs already is no error: the call was retried.
 pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
