@@ -68,6 +68,8 @@ pub struct Event {
     pub env: Vec<String>,
     /// A memory limit in bytes, or how many updates failed.
     pub memory: i64,
+    /// The memory limit of a pod's overhead in bytes.
+    pub overhead: i64,
     /// The container's process.
     pub pid: u32,
 }

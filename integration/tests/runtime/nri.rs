@@ -10,13 +10,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use podwright_cri_api::v1::{
     ContainerState, LinuxContainerResources, UpdateContainerResourcesRequest,
+    UpdatePodSandboxResourcesRequest,
 };
 use podwright_integration::{
     node::{Node, Slot, until},
     pod::{ContainerSpec, PodSpec},
     tools::nri::{self, ExternalPlugin},
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 const MEBIBYTE: i64 = 1 << 20;
 
@@ -34,6 +35,22 @@ async fn memory_limit(node: &Node, id: &str) -> Result<i64> {
     Ok(linux
         .context("no resources in the status")?
         .memory_limit_in_bytes)
+}
+
+/// Changes a pod's memory limits; 0 leaves one out.
+async fn update_pod(node: &Node, pod: &str, overhead: i64, memory: i64) -> Result<(), Status> {
+    let limit = |bytes| LinuxContainerResources {
+        memory_limit_in_bytes: bytes,
+        ..LinuxContainerResources::default()
+    };
+    let request = UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.to_owned(),
+        overhead: (overhead != 0).then(|| limit(overhead)),
+        resources: (memory != 0).then(|| limit(memory)),
+    };
+    let mut runtime = node.cri.client().runtime;
+    let updated = runtime.update_pod_sandbox_resources(request).await;
+    updated.map(drop)
 }
 
 /// What the plugin has changed, as it shows inside.
@@ -85,6 +102,7 @@ async fn a_plugin_sees_every_event_in_order_and_adds_a_variable_a_mount_and_limi
     runtime.update_container_resources(request).await?;
     // The plugin's word comes after the client's.
     assert_eq!(memory_limit(&node, &id).await?, 96 * MEBIBYTE);
+    update_pod(&node, &pod.id, 0, 128 * MEBIBYTE).await?;
     node.cri.stop(&id, 0).await?;
     node.cri.remove(&id).await?;
     node.cri.stop_pod(&pod.id).await?;
@@ -101,6 +119,8 @@ async fn a_plugin_sees_every_event_in_order_and_adds_a_variable_a_mount_and_limi
         "PostStartContainer",
         "UpdateContainer",
         "PostUpdateContainer",
+        "UpdatePodSandbox",
+        "PostUpdatePodSandbox",
         "StopContainer",
         "RemoveContainer",
         "StopPodSandbox",
@@ -111,6 +131,54 @@ async fn a_plugin_sees_every_event_in_order_and_adds_a_variable_a_mount_and_limi
     assert!(all[2..].iter().all(|event| event.pod == "watched"));
     assert_eq!(all[8].memory, 64 * MEBIBYTE);
     assert_ne!(all[7].pid, 0);
+    drop(plugin);
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_sees_a_pods_limits_before_they_change_and_after_and_may_refuse_them() -> Result<()>
+{
+    let node = Node::start().await?;
+    let most = (128 * MEBIBYTE).to_string();
+    let config = [("mostMemory", most.as_str())];
+    let plugin = ExternalPlugin::start(node.daemon.slot(), "10", "seer", &config).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    update_pod(&node, &pod.id, 8 * MEBIBYTE, 64 * MEBIBYTE).await?;
+    update_pod(&node, &pod.id, 0, 128 * MEBIBYTE).await?;
+    let refused = update_pod(&node, &pod.id, 16 * MEBIBYTE, 256 * MEBIBYTE).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let text = refused.message();
+    assert!(
+        text.contains("10-seer") && text.contains("more memory than a pod may have"),
+        "{text}"
+    );
+    // What makes no sense no plugin hears of.
+    let senseless = update_pod(&node, &pod.id, 0, -7).await.unwrap_err();
+    assert_eq!(senseless.code(), Code::InvalidArgument, "{senseless}");
+    // A refused update has changed nothing, also to plugins.
+    update_pod(&node, &pod.id, 0, 32 * MEBIBYTE).await?;
+    let told: Vec<_> = plugin
+        .events
+        .all()
+        .into_iter()
+        .filter(|event| event.event.contains("UpdatePodSandbox"))
+        .map(|event| {
+            let limits = [event.overhead, event.memory].map(|bytes| bytes / MEBIBYTE);
+            (event.event, event.pod, limits)
+        })
+        .collect();
+    let event = |name: &str, limits| (name.to_owned(), "pod".to_owned(), limits);
+    let expected = [
+        event("UpdatePodSandbox", [8, 64]),
+        event("PostUpdatePodSandbox", [8, 64]),
+        event("UpdatePodSandbox", [0, 128]),
+        event("PostUpdatePodSandbox", [8, 128]),
+        event("UpdatePodSandbox", [16, 256]),
+        event("UpdatePodSandbox", [0, 32]),
+        event("PostUpdatePodSandbox", [8, 32]),
+    ];
+    assert_eq!(told, expected);
     drop(plugin);
     node.finish().await
 }

@@ -32,6 +32,8 @@ type config struct {
 	OnCreate string `json:"onCreate"`
 	// Refuse is the name of pods that must not run.
 	Refuse string `json:"refuse"`
+	// MostMemory is the largest memory limit of a pod; 0 for any.
+	MostMemory int64 `json:"mostMemory"`
 }
 
 // event is a line of the file.
@@ -43,6 +45,7 @@ type event struct {
 	Containers []string `json:"containers,omitempty"`
 	Env        []string `json:"env,omitempty"`
 	Memory     int64    `json:"memory,omitempty"`
+	Overhead   int64    `json:"overhead,omitempty"`
 	Pid        uint32   `json:"pid,omitempty"`
 }
 
@@ -200,14 +203,25 @@ func (p *plugin) RemoveContainer(_ context.Context, pod *api.PodSandbox, contain
 	return nil
 }
 
-func (p *plugin) UpdatePodSandbox(_ context.Context, pod *api.PodSandbox, _, _ *api.LinuxResources) error {
-	p.tell("UpdatePodSandbox", pod, nil)
+func (p *plugin) UpdatePodSandbox(_ context.Context, pod *api.PodSandbox, overhead, limits *api.LinuxResources) error {
+	p.tellLimits("UpdatePodSandbox", pod, overhead, limits)
+	if limits.GetMemory().GetLimit().GetValue() > p.config.MostMemory && p.config.MostMemory > 0 {
+		return errors.New("more memory than a pod may have")
+	}
 	return nil
 }
 
 func (p *plugin) PostUpdatePodSandbox(_ context.Context, pod *api.PodSandbox) error {
-	p.tell("PostUpdatePodSandbox", pod, nil)
+	linux := pod.GetLinux()
+	p.tellLimits("PostUpdatePodSandbox", pod, linux.GetPodOverhead(), linux.GetPodResources())
 	return nil
+}
+
+func (p *plugin) tellLimits(name string, pod *api.PodSandbox, overhead, limits *api.LinuxResources) {
+	p.write(event{
+		Event: name, Pod: pod.GetName(),
+		Overhead: overhead.GetMemory().GetLimit().GetValue(), Memory: limits.GetMemory().GetLimit().GetValue(),
+	})
 }
 
 func (p *plugin) ValidateContainerAdjustment(_ context.Context, request *api.ValidateContainerAdjustmentRequest) error {

@@ -28,13 +28,13 @@ pub struct Creation {
     pub evictions: Vec<ContainerEviction>,
 }
 
-/// What an update of a pod asks for.
+/// What an update of a pod asks for; what is none stays.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodUpdate {
     /// What the pod itself costs.
-    pub overhead: LinuxResources,
+    pub overhead: Option<LinuxResources>,
     /// What its containers have together.
-    pub resources: LinuxResources,
+    pub resources: Option<LinuxResources>,
 }
 
 impl Nri {
@@ -67,8 +67,8 @@ impl Nri {
     pub async fn update_pod(&self, pod: PodSandbox, update: PodUpdate) -> Result<(), NriError> {
         let request = UpdatePodSandboxRequest {
             pod: Some(pod),
-            overhead_linux_resources: Some(update.overhead),
-            linux_resources: Some(update.resources),
+            overhead_linux_resources: update.overhead,
+            linux_resources: update.resources,
         };
         self.tell(Event::UpdatePodSandbox, &request.encode_to_vec(), None)
             .await

@@ -16,8 +16,8 @@ pub(super) fn pod(node: &Node, sandbox: &Sandbox) -> api::PodSandbox {
     let metadata = sandbox.metadata();
     let pid = sandbox.pause().and_then(|pause| pause.pid()).unwrap_or(0);
     let linux = sandbox.config.linux.clone().unwrap_or_default();
-    let limits =
-        |limits: Option<LinuxContainerResources>| limits.map(|limits| resources::of_cri(&limits));
+    let given = sandbox.resources();
+    let limits = |limits: Option<LinuxContainerResources>| limits.as_ref().map(resources::of_cri);
     let attachment = node.network.attachment(sandbox.id.as_str());
     let addresses = attachment
         .iter()
@@ -31,8 +31,8 @@ pub(super) fn pod(node: &Node, sandbox: &Sandbox) -> api::PodSandbox {
         annotations: sandbox.config.annotations.clone(),
         runtime_handler: sandbox.runtime_handler.clone(),
         linux: Some(api::LinuxPodSandbox {
-            pod_overhead: limits(linux.overhead),
-            pod_resources: limits(linux.resources),
+            pod_overhead: limits(given.overhead),
+            pod_resources: limits(given.resources),
             cgroup_parent: linux.cgroup_parent,
             cgroups_path: sandbox.cgroup.to_string(),
             namespaces: pod_namespaces(sandbox, pid),

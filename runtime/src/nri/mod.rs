@@ -19,7 +19,7 @@ pub(crate) use containers::{
     Told, ended, follow_up, removed, starting, stopped, undone, updated, updating, wishes,
 };
 pub(crate) use host::NodeHost;
-pub(crate) use pods::{pod_removed, pod_runs, pod_stops};
+pub(crate) use pods::{pod_removed, pod_runs, pod_stops, pod_updated, pod_updating};
 pub(crate) use resources::{overlay, refuse_rules};
 pub(crate) use seccomp::profile as seccomp_profile;
 

@@ -1,8 +1,10 @@
 //! What plugins are told of pods.
 
+use podwright_cri_api::v1::LinuxContainerResources;
+use podwright_nri::PodUpdate;
 use podwright_nri::api::Event;
 
-use super::{call_error, containers, describe};
+use super::{call_error, containers, describe, resources};
 use crate::error::{CallError, chain};
 use crate::node::Node;
 use crate::sandbox::Sandbox;
@@ -18,6 +20,32 @@ pub(crate) async fn pod_runs(node: &Node, sandbox: &Sandbox) -> Result<(), CallE
         .pod_event(Event::RunPodSandbox, describe::pod(node, sandbox))
         .await;
     told.map_err(|error| call_error("cannot run the pod sandbox", error))
+}
+
+/// A pod's resources are about to change. A plugin may refuse: then they must not.
+pub(crate) async fn pod_updating(
+    node: &Node,
+    sandbox: &Sandbox,
+    overhead: Option<&LinuxContainerResources>,
+    containers: Option<&LinuxContainerResources>,
+) -> Result<(), CallError> {
+    if !node.nri.wants(Event::UpdatePodSandbox) {
+        return Ok(());
+    }
+    let update = PodUpdate {
+        overhead: overhead.map(resources::of_cri),
+        resources: containers.map(resources::of_cri),
+    };
+    let told = node
+        .nri
+        .update_pod(describe::pod(node, sandbox), update)
+        .await;
+    told.map_err(|error| call_error("cannot update the pod sandbox's resources", error))
+}
+
+/// A pod's resources have changed.
+pub(crate) async fn pod_updated(node: &Node, sandbox: &Sandbox) {
+    tell(node, sandbox, Event::PostUpdatePodSandbox).await;
 }
 
 /// A pod's containers have ended, and it goes.

@@ -6,12 +6,14 @@
 
 use std::sync::{Arc, PoisonError};
 
+use oci_spec::runtime::LinuxResources;
 use podwright_cri_api::v1::{LinuxContainerResources, UpdatePodSandboxResourcesRequest};
 
 use super::Sandbox;
 use crate::cgroup::Cgroup;
 use crate::error::{CallError, Context, Kind};
 use crate::node::Node;
+use crate::nri;
 use crate::plan::{merge_resources, oci_resources, sum_resources};
 use crate::records::{PodResourcesRecord, Record};
 
@@ -24,16 +26,14 @@ pub(crate) async fn update(
     let _operation = sandbox.operation.lock().await;
     sandbox.require_ready("update the pod sandbox's resources")?;
     let old = sandbox.resources();
-    let merged = |old: Option<LinuxContainerResources>, new: Option<LinuxContainerResources>| match (
-        old, new,
-    ) {
-        (Some(old), Some(new)) => Some(merge_resources(old, new)),
-        (old, new) => new.or(old),
-    };
+    let (overhead, resources) = (request.overhead, request.resources);
     let next = PodResourcesRecord {
-        overhead: merged(old.overhead, request.overhead),
-        resources: merged(old.resources, request.resources),
+        overhead: merged(old.overhead, overhead.clone()),
+        resources: merged(old.resources, resources.clone()),
     };
+    // A request that makes no sense is not shown to plugins.
+    limits(&next)?;
+    nri::pod_updating(node, &sandbox, overhead.as_ref(), resources.as_ref()).await?;
     apply(
         &sandbox.config,
         &node.cgroups.cgroup(&sandbox.cgroup),
@@ -49,7 +49,26 @@ pub(crate) async fn update(
         .resources
         .lock()
         .unwrap_or_else(PoisonError::into_inner) = next;
+    nri::pod_updated(node, &sandbox).await;
     Ok(())
+}
+
+fn merged(
+    old: Option<LinuxContainerResources>,
+    new: Option<LinuxContainerResources>,
+) -> Option<LinuxContainerResources> {
+    match (old, new) {
+        (Some(old), Some(new)) => Some(merge_resources(old, new)),
+        (old, new) => new.or(old),
+    }
+}
+
+/// The pod's limits: its overhead and what its containers have together.
+fn limits(resources: &PodResourcesRecord) -> Result<LinuxResources, CallError> {
+    oci_resources(
+        &sum_resources(&resources.overhead, &resources.resources),
+        None,
+    )
 }
 
 /// Sets the pod's limits, when they are the runtime's to set. Limits that cannot be are refused in any case.
@@ -58,8 +77,7 @@ pub(super) fn apply(
     cgroup: &Cgroup,
     resources: &PodResourcesRecord,
 ) -> Result<(), CallError> {
-    let sum = sum_resources(&resources.overhead, &resources.resources);
-    let limits = oci_resources(&sum, None)?;
+    let limits = limits(resources)?;
     let linux = config.linux.as_ref();
     if linux.is_some_and(|linux| !linux.cgroup_parent.is_empty()) {
         return Ok(());
