@@ -66,6 +66,10 @@ pub struct Event {
     pub containers: Vec<String>,
     /// Their variables.
     pub env: Vec<String>,
+    /// Names of a container's CDI devices.
+    pub devices: Vec<String>,
+    /// Paths of its createContainer hooks.
+    pub hooks: Vec<String>,
     /// A memory limit in bytes, or how many updates failed.
     pub memory: i64,
     /// The memory limit of a pod's overhead in bytes.

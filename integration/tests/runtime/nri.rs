@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use podwright_cri_api::v1::{
-    ContainerState, LinuxContainerResources, UpdateContainerResourcesRequest,
+    CdiDevice, ContainerState, LinuxContainerResources, UpdateContainerResourcesRequest,
     UpdatePodSandboxResourcesRequest,
 };
 use podwright_integration::{
@@ -391,6 +391,91 @@ async fn a_pod_can_demand_a_plugin() -> Result<()> {
     node.finish().await
 }
 
+/// A program of the host that a hook runs: it adds a line to a file of the container's root.
+fn hook_program(slot: &Slot, line: &str) -> Result<String> {
+    let path = slot.path(&format!("hook-{line}"));
+    let text = format!(
+        "#!/bin/sh\nPATH=/usr/bin:/bin\n\
+         bundle=$(sed 's/.*\"bundle\":\"\\([^\"]*\\)\".*/\\1/')\n\
+         root=$(sed 's/.*\"root\":{{[^}}]*\"path\":\"\\([^\"]*\\)\".*/\\1/' $bundle/config.json)\n\
+         echo {line} $1 $WORD >> $root/etc/hooks\n"
+    );
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path.display().to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugins_cdi_devices_and_hooks_are_the_containers_for_life() -> Result<()> {
+    let mut programs = Vec::new();
+    let mut node = {
+        let programs = &mut programs;
+        Node::start_prepared(move |slot| {
+            let directory = slot.path("cdi");
+            fs::create_dir_all(&directory)?;
+            *programs = vec![hook_program(slot, "device")?, hook_program(slot, "plugin")?];
+            let of_device = &programs[0];
+            let json = format!(
+                r#"{{"cdiVersion":"1.0.0","kind":"v.com/d","containerEdits":{{"env":["ALL=yes"],
+                    "hooks":[{{"hookName":"createContainer","path":{of_device:?}}}]}},"devices":[
+                    {{"name":"asked","containerEdits":{{"env":["ASKED=yes"]}}}},
+                    {{"name":"wished","containerEdits":{{"deviceNodes":[
+                      {{"path":"/dev/wished","hostPath":"/dev/zero"}}]}}}}]}}"#
+            );
+            fs::write(directory.join("d.json"), json)?;
+            Ok(format!("\n[cdi]\nspec_dirs = [{directory:?}]\n"))
+        })
+        .await?
+    };
+    let hooks = serde_json::json!({
+        "create_container": [{"path": programs[1], "args": ["hook", "argument"], "env": ["WORD=word"]}],
+        "start_container": [{"path": "/bin/sh", "args": ["sh", "-c", "cp /etc/hooks /etc/started"]}],
+    })
+    .to_string();
+    let config = [("device", "v.com/d=wished"), ("hooks", hooks.as_str())];
+    let plugin = ExternalPlugin::start(node.daemon.slot(), "10", "cdi", &config).await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let mut spec = ContainerSpec::new("c");
+    spec.config.cdi_devices.push(CdiDevice {
+        name: "v.com/d=asked".to_owned(),
+    });
+    let id = node.cri.create(&pod, spec).await?;
+    let created = plugin.events.wait("PostCreateContainer", 1).await?;
+    assert_eq!(created.devices, ["v.com/d=asked", "v.com/d=wished"]);
+    // What the device's file has for any of its devices comes once.
+    assert_eq!(created.hooks, programs);
+
+    // A later daemon, without the plugin and the file, makes the same of it.
+    drop(plugin);
+    node.daemon.kill9().await?;
+    fs::remove_file(node.daemon.slot().path("cdi/d.json"))?;
+    node.daemon.restart().await?;
+    node.cri.start_container(&id).await?;
+    let script = "cat /etc/started; echo $ALL $ASKED; head -c 2 /dev/wished | od -An -tx1";
+    let seen = node.cri.shell(&id, script).await?;
+    let seen: Vec<&str> = seen.lines().map(str::trim).collect();
+    let expected = ["device", "plugin argument word", "yes yes", "00 00"];
+    assert_eq!(seen, expected);
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cdi_devices_that_are_none_are_refused_by_name() -> Result<()> {
+    let node = Node::start().await?;
+    let slot = node.daemon.slot();
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    for (name, device) in [("absent", "absent.com/d=x"), ("short", "unqualified")] {
+        let plugin = ExternalPlugin::start(slot, "10", name, &[("device", device)]).await?;
+        let spec = ContainerSpec::new(name);
+        let refused = node.cri.create(&pod, spec).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        let text = refused.message();
+        assert!(text.contains("NRI") && text.contains(device), "{text}");
+        plugin.events.wait("RemoveContainer", 1).await?;
+    }
+    node.finish().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_plugin_cannot_have_and_what_it_refuses_is_told() -> Result<()> {
     let node = Node::start().await?;
@@ -398,7 +483,7 @@ async fn what_a_plugin_cannot_have_and_what_it_refuses_is_told() -> Result<()> {
     let volume = volume(slot)?;
     let config = [
         ("adjust", "true"),
-        ("hooks", "true"),
+        ("hooks", r#"{"poststart": [{"path": "/bin/true"}]}"#),
         ("mount", volume.as_str()),
         ("refuse", "unwanted"),
     ];
@@ -410,7 +495,10 @@ async fn what_a_plugin_cannot_have_and_what_it_refuses_is_told() -> Result<()> {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    assert!(refused.message().contains("OCI hooks"), "{refused}");
+    assert!(
+        refused.message().contains("poststart hook '/bin/true'"),
+        "{refused}"
+    );
     // The plugin is told that nothing came of it.
     plugin.events.wait("RemoveContainer", 1).await?;
 

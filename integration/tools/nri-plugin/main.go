@@ -26,8 +26,10 @@ type config struct {
 	Adjust bool `json:"adjust"`
 	// Mount is the directory that they get on /nri.
 	Mount string `json:"mount"`
-	// Hooks says whether they get an OCI hook as well.
-	Hooks bool `json:"hooks"`
+	// Hooks are OCI hooks that they get as well.
+	Hooks *api.Hooks `json:"hooks"`
+	// Device is the name of a CDI device that they get as well.
+	Device string `json:"device"`
 	// OnCreate is what happens when a container is made: "hang", "die", or nothing.
 	OnCreate string `json:"onCreate"`
 	// Refuse is the name of pods that must not run.
@@ -44,6 +46,8 @@ type event struct {
 	Pods       []string `json:"pods,omitempty"`
 	Containers []string `json:"containers,omitempty"`
 	Env        []string `json:"env,omitempty"`
+	Devices    []string `json:"devices,omitempty"`
+	Hooks      []string `json:"hooks,omitempty"`
 	Memory     int64    `json:"memory,omitempty"`
 	Overhead   int64    `json:"overhead,omitempty"`
 	Pid        uint32   `json:"pid,omitempty"`
@@ -142,10 +146,16 @@ func (p *plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, contain
 		os.Exit(1)
 	}
 	p.know(container)
-	if !p.config.Adjust {
-		return nil, nil, nil
-	}
 	adjust := &api.ContainerAdjustment{}
+	if p.config.Hooks != nil {
+		adjust.AddHooks(p.config.Hooks)
+	}
+	if p.config.Device != "" {
+		adjust.AddCDIDevice(&api.CDIDevice{Name: p.config.Device})
+	}
+	if !p.config.Adjust {
+		return adjust, nil, nil
+	}
 	adjust.AddEnv("NRI_ADDED", "by the plugin")
 	adjust.AddMount(&api.Mount{
 		Source: p.config.Mount, Destination: "/nri", Type: "bind", Options: []string{"rbind", "ro"},
@@ -153,14 +163,18 @@ func (p *plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, contain
 	adjust.SetLinuxMemoryLimit(memoryLimit)
 	adjust.SetLinuxPidLimits(pidLimit)
 	adjust.AddRlimit("RLIMIT_CORE", 4096, 4096)
-	if p.config.Hooks {
-		adjust.AddHooks(&api.Hooks{Poststart: []*api.Hook{{Path: "/bin/true"}}})
-	}
 	return adjust, nil, nil
 }
 
 func (p *plugin) PostCreateContainer(_ context.Context, pod *api.PodSandbox, container *api.Container) error {
-	p.tell("PostCreateContainer", pod, container)
+	e := event{Event: "PostCreateContainer", Pod: pod.GetName(), Container: container.GetName()}
+	for _, device := range container.GetCDIDevices() {
+		e.Devices = append(e.Devices, device.GetName())
+	}
+	for _, hook := range container.GetHooks().GetCreateContainer() {
+		e.Hooks = append(e.Hooks, hook.GetPath())
+	}
+	p.write(e)
 	return nil
 }
 

@@ -13,4 +13,4 @@ mod name;
 pub(crate) use cache::Cache;
 pub(crate) use inject::apply;
 pub(crate) use model::Edits;
-pub(crate) use name::requested;
+pub(crate) use name::wanted;

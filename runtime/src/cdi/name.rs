@@ -10,14 +10,19 @@ use crate::index::shown;
 /// What the keys of annotations that name devices begin with.
 const ANNOTATION: &str = "cdi.k8s.io/";
 
-/// A request may name this many devices.
+/// A container may have this many devices.
 const MOST_DEVICES: usize = 1024;
 
-/// The devices that a request names, each once: in its field, and in the annotations of older kubelets.
-pub(crate) fn requested(config: &ContainerConfig) -> Result<Vec<String>, CallError> {
+/// The devices of a container, each once: those that its request names in its field, and in the annotations of older
+/// kubelets, and `more`.
+pub(crate) fn wanted<'a>(
+    config: &'a ContainerConfig,
+    more: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<String>, CallError> {
     let of_field = config.cdi_devices.iter().map(|device| device.name.as_str());
+    let requested = of_field.chain(annotated(&config.annotations));
     let mut names: Vec<String> = Vec::new();
-    for name in of_field.chain(annotated(&config.annotations)) {
+    for name in requested.chain(more) {
         if !is_qualified(name) {
             return Err(CallError::invalid(format!(
                 "'{}' is no name of a CDI device: vendor/class=name is",
@@ -30,7 +35,7 @@ pub(crate) fn requested(config: &ContainerConfig) -> Result<Vec<String>, CallErr
     }
     if names.len() > MOST_DEVICES {
         return Err(CallError::invalid(format!(
-            "the request names {} CDI devices, the limit is {MOST_DEVICES}",
+            "the container has {} CDI devices, the limit is {MOST_DEVICES}",
             names.len()
         )));
     }
@@ -108,8 +113,11 @@ mod tests {
             .into(),
             ..Default::default()
         };
-        assert_eq!(requested(&config).unwrap(), ["v/c=a", "v/c=b", "v/c=d"]);
+        assert_eq!(wanted(&config, []).unwrap(), ["v/c=a", "v/c=b", "v/c=d"]);
+        let more = wanted(&config, ["v/c=e", "v/c=a"]).unwrap();
+        assert_eq!(more, ["v/c=a", "v/c=b", "v/c=d", "v/c=e"]);
+        assert!(wanted(&config, ["e"]).is_err());
         config.cdi_devices.push(device("c"));
-        assert!(requested(&config).is_err());
+        assert!(wanted(&config, []).is_err());
     }
 }

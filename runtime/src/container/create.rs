@@ -9,7 +9,7 @@ use podwright_cri_api::v1::{
     SupplementalGroupsPolicy,
 };
 use podwright_image::Image;
-use podwright_nri::api::{ContainerEviction, ContainerUpdate};
+use podwright_nri::api::{CdiDevice, ContainerEviction, ContainerUpdate};
 use podwright_pause::mapping::{IdMappings, outside};
 use podwright_pause::plan::{PidNamespace, Stdin};
 
@@ -143,7 +143,6 @@ async fn make(
     leases.push(lease);
     let mut record = record(node, id, &sandbox, &image, config)?;
     record.volume_images = volume_images;
-    record.cdi_edits = cdi_edits(node, record.config.as_ref())?;
     let cgroup = sandbox
         .cgroup
         .join(id.as_str())
@@ -209,6 +208,16 @@ async fn adjust(node: &Node, container: &mut Container) -> Result<Option<Elsewhe
     let elsewhere = adjusted.elsewhere();
     container.resources = Mutex::new(adjusted.resources);
     container.nri = adjusted.told;
+    let wishes = container.nri.adjustment();
+    let devices = wishes.map_or(&[][..], |wishes| &wishes.cdi_devices);
+    if !devices.is_empty() {
+        // All together: no edit of a file is made twice.
+        let edits = cdi_edits(node, &container.config, devices).map_err(|error| {
+            let what = "cannot give the container the CDI devices that NRI plugins ask for";
+            CallError::caused(Kind::FailedPrecondition, what, error)
+        });
+        container.record.cdi_edits = edits?;
+    }
     Ok(Some(elsewhere))
 }
 
@@ -278,16 +287,21 @@ fn record(
             .map(|layer| layer.chain_id.to_string())
             .collect(),
         volume_images: Vec::new(),
-        cdi_edits: String::new(),
+        cdi_edits: cdi_edits(node, &config, &[])?,
         user: Some(mapped(sandbox, user(node, image, &config)?)?),
         log_path: super::log::path(sandbox, &config),
         config: Some(config),
     })
 }
 
-/// What the request's CDI devices mean now.
-fn cdi_edits(node: &Node, config: Option<&ContainerConfig>) -> Result<String, CallError> {
-    let devices = config.map_or(Ok(Vec::new()), cdi::requested)?;
+/// What the request's CDI devices, and those that NRI plugins want, mean now.
+fn cdi_edits(
+    node: &Node,
+    config: &ContainerConfig,
+    wishes: &[CdiDevice],
+) -> Result<String, CallError> {
+    let wishes = wishes.iter().map(|device| device.name.as_str());
+    let devices = cdi::wanted(config, wishes)?;
     if devices.is_empty() {
         return Ok(String::new());
     }

@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 use podwright_nri::api::{self, ContainerAdjustment, LinuxContainerAdjustment, Marked};
 
 use super::describe::namespace_name;
+use super::hooks;
 use super::resources::device_type;
 use crate::error::{CallError, Context};
 use crate::index::shown;
@@ -24,11 +25,12 @@ pub(super) fn cannot(what: &str) -> CallError {
 }
 
 /// A wish that makes no sense.
-fn wrong(what: impl std::fmt::Display) -> CallError {
+pub(super) fn wrong(what: impl std::fmt::Display) -> CallError {
     CallError::state(format!("a NRI plugin asks for what cannot be: {what}"))
 }
 
-/// Makes the spec what the plugins want. Limits are not in it: they are kept with the container's (see `resources`).
+/// Makes the spec what the plugins want. Limits are not in it: they are kept with the container's (see `resources`). Nor are
+/// CDI devices: what they change is in the spec with what those of the request do.
 pub(crate) fn adjust(
     spec: &mut Spec,
     wishes: &ContainerAdjustment,
@@ -50,13 +52,13 @@ pub(crate) fn adjust(
         process.set_oom_score_adj(Some(score));
     }
     spec.set_process(Some(process));
+    hooks::add(spec, wishes.hooks.as_ref())?;
     devices(spec, &linux)?;
     mounts(spec, &wishes.mounts)
 }
 
 /// What would be left out otherwise.
 fn refuse(spec: &Spec, wishes: &ContainerAdjustment) -> Result<(), CallError> {
-    let hooks = wishes.hooks.clone().unwrap_or_default() != api::Hooks::default();
     let linux = wishes.linux.clone().unwrap_or_default();
     let own = spec.linux().clone().unwrap_or_default();
     let own_cgroup = own.cgroups_path().clone().unwrap_or_default();
@@ -70,8 +72,6 @@ fn refuse(spec: &Spec, wishes: &ContainerAdjustment) -> Result<(), CallError> {
         .is_some_and(|scheduler| scheduler.policy() != api::LinuxSchedulerPolicy::SchedNone);
     let rdt = linux.rdt.as_ref().is_some_and(|rdt| !rdt.remove);
     let refused = [
-        ("OCI hooks", hooks),
-        ("CDI devices", !wishes.cdi_devices.is_empty()),
         ("another cgroup", moved),
         ("an I/O priority", priority),
         ("a scheduling policy", scheduler),

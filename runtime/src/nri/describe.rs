@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use podwright_cri_api::v1::LinuxContainerResources;
 use podwright_nri::api;
 
-use super::resources;
+use super::{hooks, resources};
 use crate::container::{Container, State};
 use crate::error::chain;
 use crate::node::Node;
@@ -87,7 +87,13 @@ pub(super) fn of_spec(container: &Container, spec: &Spec) -> api::Container {
         State::Exited { .. } => api::ContainerState::ContainerStopped,
     };
     let user = container.record.user.clone().unwrap_or_default();
-    let devices = container.config.cdi_devices.iter();
+    let adjustment = container.nri.adjustment();
+    let wished = adjustment
+        .into_iter()
+        .flat_map(|wishes| &wishes.cdi_devices);
+    let asked = container.config.cdi_devices.iter();
+    let devices = asked.map(|device| &device.name);
+    let devices = devices.chain(wished.map(|device| &device.name));
     api::Container {
         id: container.id.to_string(),
         pod_sandbox_id: container.sandbox.id.to_string(),
@@ -98,7 +104,7 @@ pub(super) fn of_spec(container: &Container, spec: &Spec) -> api::Container {
         args: process.args().clone().unwrap_or_default(),
         env: process.env().clone().unwrap_or_default(),
         mounts: spec.mounts().iter().flatten().map(mount).collect(),
-        hooks: None,
+        hooks: hooks::of_spec(spec),
         linux: Some(linux(container, spec)),
         pid: started.as_ref().map_or(0, |started| started.pid),
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
@@ -112,9 +118,7 @@ pub(super) fn of_spec(container: &Container, spec: &Spec) -> api::Container {
             .unwrap_or_default(),
         status_message: exit.map(|exit| exit.message).unwrap_or_default(),
         cdi_devices: devices
-            .map(|device| api::CdiDevice {
-                name: device.name.clone(),
-            })
+            .map(|name| api::CdiDevice { name: name.clone() })
             .collect(),
         user: Some(api::User {
             uid: user.uid,

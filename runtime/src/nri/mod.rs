@@ -9,6 +9,7 @@
 mod adjust;
 mod containers;
 mod describe;
+mod hooks;
 mod host;
 mod pods;
 mod resources;

@@ -1,4 +1,4 @@
-//! Hooks of a container: programs that its CDI devices have run while it is made (OCI runtime specification, config.md,
+//! Hooks of a container: programs that its CDI devices and NRI plugins have run while it is made (OCI runtime specification, config.md,
 //! "POSIX-platform Hooks"; runtime.md, "State").
 
 use std::fs;

@@ -171,7 +171,7 @@ fn what_is_not_offered_is_refused_by_name() {
                 let hooks = wishes.hooks.get_or_insert_default();
                 hooks.poststart.push(api::Hook::default());
             }),
-            "OCI hooks",
+            "poststart hook",
         ),
         (
             linux(|linux| linux.cgroups_path = "/elsewhere".into()),
