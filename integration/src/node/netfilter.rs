@@ -25,6 +25,10 @@ const GET_ELEMENTS: u16 = NFTABLES | 13;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const RTM_DELLINK: u16 = 17;
+/// linux/netlink.h, since Linux 3.1.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// Other tests change their tables at the same time, but not for ever.
+const MOST_INTERRUPTED: u32 = 1000;
 const IFLA_IFNAME: u16 = 3;
 
 /// What the nftables tables named `table`, of any family, hold: rules by chain and elements by set.
@@ -36,7 +40,7 @@ pub(super) fn contents(table: &str) -> Result<BTreeMap<String, usize>> {
         .filter(|m| m.text(1) == table)
     {
         counts.insert(format!("table {table}"), 1);
-        for rule in dump(GET_RULE, message.family, &[])?
+        for rule in dump(GET_RULE, message.family, &[(1, table)])?
             .iter()
             .filter(|m| m.text(1) == table)
         {
@@ -114,7 +118,13 @@ fn dump(kind: u16, family: u8, arguments: &[(u16, &str)]) -> Result<Vec<Message>
         body.extend(attribute(*kind, value));
     }
     let packet = packed(kind, NLM_F_REQUEST | NLM_F_DUMP, 1, &body);
-    let bodies = exchange(SockProtocol::NetlinkNetFilter, &packet).context("listing nftables")?;
+    let mut answer = exchange(SockProtocol::NetlinkNetFilter, &packet);
+    let mut left = MOST_INTERRUPTED;
+    while left > 0 && answer.as_ref().is_err_and(is_interrupted) {
+        answer = exchange(SockProtocol::NetlinkNetFilter, &packet);
+        left -= 1;
+    }
+    let bodies = answer.context("listing nftables")?;
     Ok(bodies
         .iter()
         .filter(|body| body.len() >= 4)
@@ -125,7 +135,12 @@ fn dump(kind: u16, family: u8, arguments: &[(u16, &str)]) -> Result<Vec<Message>
         .collect())
 }
 
-/// Sends and collects the bodies of all answers up to the end or the acknowledgement.
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    error.downcast_ref() == Some(&Errno::EINTR)
+}
+
+/// Sends and collects the bodies of all answers up to the end or the acknowledgement. The error is EINTR when somebody changed
+/// what is listed meanwhile: the list may lack some of it then.
 fn exchange(protocol: SockProtocol, packet: &[u8]) -> Result<Vec<Vec<u8>>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
@@ -135,7 +150,10 @@ fn exchange(protocol: SockProtocol, packet: &[u8]) -> Result<Vec<Vec<u8>>> {
     loop {
         let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         let mut rest = &buffer[..length];
-        while let Some((size, kind)) = header(rest) {
+        while let Some((size, kind, flags)) = header(rest) {
+            if flags & NLM_F_DUMP_INTR != 0 {
+                bail!(Errno::EINTR);
+            }
             let (message, after) = rest.split_at(size.next_multiple_of(4).min(rest.len()));
             let body = &message[16..size];
             match kind {
@@ -157,11 +175,14 @@ fn exchange(protocol: SockProtocol, packet: &[u8]) -> Result<Vec<Vec<u8>>> {
     }
 }
 
-/// The length and type of the message at the start of `bytes`.
-fn header(bytes: &[u8]) -> Option<(usize, u16)> {
+/// The length, type and flags of the message at the start of `bytes`.
+fn header(bytes: &[u8]) -> Option<(usize, u16, u16)> {
     let size = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    (16..=bytes.len()).contains(&size).then_some((size, kind))
+    let flags = u16::from_ne_bytes(*bytes.get(6..)?.first_chunk()?);
+    (16..=bytes.len())
+        .contains(&size)
+        .then_some((size, kind, flags))
 }
 
 fn packed(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
