@@ -175,7 +175,13 @@ impl Records {
             .map_err(NetworkError::state("remove", &self.directory))?;
         for name in ["cursors", "subnets", "lock"] {
             let path = state.join(name);
-            fs::remove_file(&path).map_err(NetworkError::state("remove", &path))?;
+            match fs::remove_file(&path) {
+                // Subnets are kept only once somebody has changed them.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(NetworkError::state("remove", &path)(error));
+                }
+                _ => {}
+            }
         }
         match fs::remove_dir(state) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {

@@ -6,8 +6,10 @@ use crate::sys::{file, process};
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::{ContainerEntry, EXEC_GROUP, Exit};
 use podwright_pause::wire::Bytes;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 /// A container, from its launch until it is forgotten.
 pub(super) struct Container {
@@ -78,19 +80,39 @@ pub(super) struct Execution {
 }
 
 impl Execution {
-    /// Kills it with its process group and, where it has a cgroup of its own that can be killed (Linux 5.14), with all
-    /// that it started, however that has detached itself.
+    /// Kills it with its process group and, where it has a cgroup of its own, with all that it started, however that has
+    /// detached itself.
     pub(super) fn kill(&self) {
         process::kill_group(self.pid);
-        let directory = self
-            .group
-            .as_ref()
-            .and_then(|procs| procs.0.strip_suffix(b"cgroup.procs"));
-        if let Some(directory) = directory {
-            let kill = [directory, b"cgroup.kill"].concat();
-            // An error means that there is no such file, or that the group has gone.
-            let _ = file::open_host(&kill, libc::O_WRONLY)
-                .and_then(|kill| file::write_value(kill.as_fd(), b"1"));
+        let Some(procs) = &self.group else { return };
+        let directory = procs.0.strip_suffix(b"cgroup.procs").unwrap_or_default();
+        let kill = [directory, b"cgroup.kill"].concat();
+        let killed = file::open_host(&kill, libc::O_WRONLY)
+            .and_then(|kill| file::write_value(kill.as_fd(), b"1"));
+        if killed.is_err() {
+            kill_members(&procs.0);
+        }
+    }
+}
+
+/// How often new members of a group are looked for: more than any command's children need, and an end to a fork bomb's.
+const PASSES: usize = 64;
+
+/// Kills a group's processes one by one, where no write does it (cgroup v1, and Linux before 5.14). A process that has been
+/// killed starts no other, so when a pass finds nobody new, all are killed. Where there is no group any more, nobody is.
+fn kill_members(procs: &[u8]) {
+    let mut killed: Vec<u32> = Vec::new();
+    for _ in 0..PASSES {
+        let members = std::fs::read_to_string(OsStr::from_bytes(procs)).unwrap_or_default();
+        let known = killed.len();
+        for pid in members.lines().filter_map(|line| line.parse().ok()) {
+            if !killed.contains(&pid) {
+                process::kill(pid);
+                killed.push(pid);
+            }
+        }
+        if killed.len() == known {
+            return;
         }
     }
 }

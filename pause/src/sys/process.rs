@@ -138,6 +138,16 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// SIGKILL for a process that is named by a list of the kernel's, read just now.
+pub(crate) fn kill(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid)
+        && pid > 0
+    {
+        // SAFETY: takes no pointers. A process that is gone is what is wanted.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+}
+
 /// Kills the process group that a child of this process leads. The child must not have been reaped: until then nobody
 /// else can get its number.
 pub(crate) fn kill_group(leader: u32) {

@@ -1,7 +1,9 @@
 //! The bounded queues between a connection's driver and the backend: one for each direction of each stream.
 //!
-//!     socket → driver ─ Feed │ Incoming → backend
-//!     socket ← driver ← Drain │ Outgoing ─ backend
+//! ```text
+//! socket → driver ─ Feed │ Incoming → backend
+//! socket ← driver ← Drain │ Outgoing ─ backend
+//! ```
 //!
 //! Chunks are passed on without copying where they are big enough to be worth it. The driver is woken through the
 //! connection's [`Doorbell`], which says which streams have something to do.

@@ -3,9 +3,11 @@
 //! Kubernetes' clients speak SPDY through moby/spdystream, which sends as much as it likes and never a WINDOW_UPDATE.
 //! Nothing in the handshake tells it from a peer that keeps to the specification, so it is found out:
 //!
-//!     Unknown ── it sent a WINDOW_UPDATE, or set a window ──→ Honours
-//!        │
-//!        └───── it sent more than its window ───────────────→ Ignores
+//! ```text
+//! Unknown ── it sent a WINDOW_UPDATE, or set a window ──→ Honours
+//!    │
+//!    └───── it sent more than its window ───────────────→ Ignores
+//! ```
 //!
 //! While it is unknown, we keep to its windows until one is used up; then it is asked by a PING, which it answers after
 //! any WINDOW_UPDATE that it had to send, and when there was none, it has no windows. The other way, it gets no
