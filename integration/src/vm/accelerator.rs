@@ -63,7 +63,7 @@ impl Accelerator {
         })
     }
 
-    /// As [`parse`](Self::parse) reads it, and people.
+    /// As `parse` reads it, and people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kvm => "KVM",
