@@ -4,12 +4,12 @@
 //! are made and what they are limited to. [`Nri`] holds the connected ones; the runtime calls it where something happens, and
 //! is called back through [`Host`].
 //!
-//! From the socket upwards: [`mux`] carries several connections on one socket, [`ttrpc`] calls and answers on each,
-//! [`connection`] runs both for one plugin, [`plugin`] is a registered plugin and its turn, [`adaptation`] calls all of them in
-//! their order, and [`merge`] puts together what they answer and finds who contradicts whom.
+//! From the socket upwards: `mux` carries several connections on one socket, `ttrpc` calls and answers on each,
+//! `connection` runs both for one plugin, `plugin` is a registered plugin and its turn, `adaptation` calls all of them in
+//! their order, and `merge` puts together what they answer and finds who contradicts whom.
 //!
 //! A plugin is a privileged program, but not a trusted one: whatever it sends, or fails to send, is bounded in memory by the
-//! constants of [`mux`], [`ttrpc`] and [`connection`], and in time by [`Config`]'s timeouts.
+//! constants of `mux`, `ttrpc` and `connection`, and in time by [`Config`]'s timeouts.
 
 mod adaptation;
 pub mod api;

@@ -2,7 +2,7 @@
 //!
 //! The interface itself is the crate `podwright_nri`. Here are the places where something happens ([`pods`], [`containers`]), what
 //! pods and containers look like to plugins ([`describe`]), and how their wishes are met: for a new container in its OCI spec
-//! ([`adjust`]), for a living one in its cgroup ([`host`]). What cannot be met is an error that says so; nothing is left out.
+//! ([`mod@adjust`]), for a living one in its cgroup ([`host`]). What cannot be met is an error that says so; nothing is left out.
 //!
 //! With no plugin connected all of it is one atomic load in each place.
 
