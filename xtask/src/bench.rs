@@ -17,6 +17,9 @@ pub(crate) struct Bench {
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Only these rows: idle, latency, throughput, logs, streams, pull, crowd; may be repeated [default: all]
+    #[arg(long, value_name = "ROWS")]
+    only: Vec<String>,
 }
 
 impl Bench {
@@ -33,6 +36,9 @@ impl Bench {
         }
         if let Some(json) = self.json {
             bench.arg("--json").arg(json);
+        }
+        for rows in self.only {
+            bench.args(["--only", &rows]);
         }
         programs::run(&mut bench)
     }

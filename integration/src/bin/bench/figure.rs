@@ -101,6 +101,12 @@ impl Measured {
     }
 }
 
+/// The rows that were measured for one column at least.
+fn measured(columns: &[Measured]) -> impl Iterator<Item = Figure> {
+    let has = |figure: &Figure| columns.iter().any(|column| column.value(*figure).is_some());
+    Figure::ALL.iter().copied().filter(has)
+}
+
 /// The table in Markdown; the first column decides whether a goal is reached.
 pub(crate) fn table(columns: &[Measured]) -> String {
     let mut text = String::from("| figure |");
@@ -110,15 +116,15 @@ pub(crate) fn table(columns: &[Measured]) -> String {
     text.push_str(" goal | |\n| --- |");
     text.push_str(&" ---: |".repeat(columns.len()));
     text.push_str(" ---: | --- |\n");
-    for figure in Figure::ALL {
+    for figure in measured(columns) {
         let (name, unit, goal) = figure.about();
         let _ = write!(text, "| {name} |");
         for column in columns {
-            let value = column.value(*figure);
+            let value = column.value(figure);
             let value = value.map_or("–".to_owned(), |value| format!("{value:.2} {unit}"));
             let _ = write!(text, " {value} |");
         }
-        let own = columns[0].value(*figure);
+        let own = columns[0].value(figure);
         let (sign, bound, reached) = match goal {
             Goal::Most(bound) => ("≤", bound, own.is_some_and(|own| own <= bound)),
             Goal::Least(bound) => ("≥", bound, own.is_some_and(|own| own >= bound)),
@@ -134,11 +140,11 @@ pub(crate) fn table(columns: &[Measured]) -> String {
 
 /// The same for programs.
 pub(crate) fn json(columns: &[Measured]) -> Value {
-    let rows = Figure::ALL.iter().map(|figure| {
+    let rows = measured(columns).map(|figure| {
         let (name, unit, goal) = figure.about();
         let values: serde_json::Map<_, _> = columns
             .iter()
-            .map(|column| (column.name.clone(), json!(column.value(*figure))))
+            .map(|column| (column.name.clone(), json!(column.value(figure))))
             .collect();
         let goal = match goal {
             Goal::Most(bound) => json!({ "at_most": bound }),

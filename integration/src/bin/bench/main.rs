@@ -14,7 +14,7 @@ mod throughput;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use podwright_integration::registry::Registry;
 
 use figure::{Figure, Measured};
@@ -29,6 +29,28 @@ struct Cli {
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Only these rows; may be repeated [default: all]
+    #[arg(long, value_name = "ROWS")]
+    only: Vec<Rows>,
+}
+
+/// Rows that are measured together, in the order of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Rows {
+    /// The daemon without pods
+    Idle,
+    /// One call after the other
+    Latency,
+    /// Pods up and down, several at once
+    Throughput,
+    /// A container's log
+    Logs,
+    /// Exec and port-forward, gigabytes each way
+    Streams,
+    /// An image of many layers
+    Pull,
+    /// Lists, statistics and memory with many pods, and a restart
+    Crowd,
 }
 
 #[tokio::main]
@@ -45,11 +67,11 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<()> {
     println!("opening the test images; building them takes a minute, once");
     let registry = Registry::with_test_images().await?;
-    let mut columns = vec![measure(Target::private(&registry).await?, &registry).await?];
+    let mut columns = vec![measure(Target::private(&registry).await?, &registry, &cli.only).await?];
     if let Some(socket) = &cli.against {
         let target = Target::other(socket).await;
         let target = target.with_context(|| format!("connecting to {socket}"))?;
-        columns.push(measure(target, &registry).await?);
+        columns.push(measure(target, &registry, &cli.only).await?);
     }
     println!("\n{}", figure::table(&columns));
     if let Some(path) = &cli.json {
@@ -59,17 +81,24 @@ async fn run(cli: Cli) -> Result<()> {
     Ok(())
 }
 
-/// All rows of one runtime, from an idle daemon to a full node.
-async fn measure(mut target: Target, registry: &Registry) -> Result<Measured> {
+/// The rows of one runtime, from an idle daemon to a full node.
+async fn measure(mut target: Target, registry: &Registry, only: &[Rows]) -> Result<Measured> {
     let mut measured = Measured::new(target.name());
     println!("\n{}", target.name());
-    crowd::idle(&target, &mut measured)?;
-    latency::measure(&target, &mut measured).await?;
-    throughput::measure(&target, &mut measured).await?;
-    logs::measure(&target, &mut measured).await?;
-    streams::measure(&target, &mut measured).await?;
-    pull::measure(&target, registry, &mut measured).await?;
-    crowd::measure(&mut target, &mut measured).await?;
+    for &rows in Rows::value_variants() {
+        if !only.is_empty() && !only.contains(&rows) {
+            continue;
+        }
+        match rows {
+            Rows::Idle => crowd::idle(&target, &mut measured)?,
+            Rows::Latency => latency::measure(&target, &mut measured).await?,
+            Rows::Throughput => throughput::measure(&target, &mut measured).await?,
+            Rows::Logs => logs::measure(&target, &mut measured).await?,
+            Rows::Streams => streams::measure(&target, &mut measured).await?,
+            Rows::Pull => pull::measure(&target, registry, &mut measured).await?,
+            Rows::Crowd => crowd::measure(&mut target, &mut measured).await?,
+        }
+    }
     target.close().await?;
     Ok(measured)
 }
