@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::address::{MacAddress, Subnet};
 use crate::attachment::Attachment;
+use crate::config::LinkName;
 use crate::error::NetworkError;
-use crate::port::PortMapping;
+use crate::port::{PortMapping, PortRegistry};
 use crate::subnets::Subnets;
 
 /// First line of a record: what it is, and the version of its form.
@@ -61,26 +63,32 @@ impl Records {
         self.directory.join(pod)
     }
 
-    /// All whole records by pod. What a crash left half written is removed.
+    /// All whole records by pod, of which no two have the same address, port or link. What a crash or a power loss left
+    /// otherwise is removed.
     pub(crate) fn load(&self) -> Result<HashMap<String, Attachment>, NetworkError> {
         let listing = || NetworkError::state("list the records in", &self.directory);
-        let mut attachments = HashMap::new();
+        let (mut attachments, mut taken) = (HashMap::new(), Taken::default());
         for entry in fs::read_dir(&self.directory).map_err(listing())? {
             let path = entry.map_err(listing())?.path();
             let pod = path
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            let text = fs::read(&path).map_err(NetworkError::state("read the record", &path))?;
-            match decode(&String::from_utf8_lossy(&text)) {
-                Some(attachment) if is_pod_id(pod) => {
-                    attachments.insert(pod.to_owned(), attachment);
-                }
-                _ => {
-                    tracing::warn!(path = %path.display(), "dropped a torn network record");
-                    fs::remove_file(&path)
-                        .map_err(NetworkError::state("remove the torn record", &path))?;
-                }
+            let why = match read(&path) {
+                Ok(Some(attachment)) if is_pod_id(pod) => match taken.take(pod, &attachment) {
+                    Ok(()) => {
+                        attachments.insert(pod.to_owned(), attachment);
+                        continue;
+                    }
+                    Err(clash) => clash,
+                },
+                Ok(_) => "it is torn".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(path = %path.display(), why, "dropped a network record");
+            // Whatever is wrong with the file, the node starts; its pod's network is found by other names.
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::error!(path = %path.display(), %error, "cannot remove the network record; the next start tries again");
             }
         }
         Ok(attachments)
@@ -190,6 +198,44 @@ impl Records {
             _ => Ok(()),
         }
     }
+}
+
+/// What the records that were read so far have.
+#[derive(Debug, Default)]
+struct Taken {
+    addresses: HashMap<IpAddr, String>,
+    links: HashMap<LinkName, String>,
+    ports: PortRegistry,
+}
+
+impl Taken {
+    /// Takes all that the pod has, or says what of it another pod has: a removal may be lost that came before.
+    fn take(&mut self, pod: &str, attachment: &Attachment) -> Result<(), String> {
+        let addresses = attachment.addresses.iter().map(|net| net.address);
+        for address in addresses.clone() {
+            if let Some(holder) = self.addresses.get(&address) {
+                return Err(format!("pod {holder} has its address {address}"));
+            }
+        }
+        if let Some(holder) = self.links.get(&attachment.host_link) {
+            let link = &attachment.host_link;
+            return Err(format!("pod {holder} has its link {link}"));
+        }
+        self.ports
+            .take(pod, &attachment.ports)
+            .map_err(|taken| format!("pod {} has its host port {}", taken.holder, taken.port))?;
+        self.addresses
+            .extend(addresses.map(|address| (address, pod.to_owned())));
+        self.links
+            .insert(attachment.host_link.clone(), pod.to_owned());
+        Ok(())
+    }
+}
+
+/// What a record says; nothing when it is torn.
+fn read(path: &Path) -> io::Result<Option<Attachment>> {
+    let text = fs::read(path)?;
+    Ok(decode(&String::from_utf8_lossy(&text)))
 }
 
 /// Whether the text is a pod id: 64 lower-case hexadecimal digits. Such a text is a safe file name.
@@ -358,6 +404,55 @@ mod tests {
         records.remove(&whole).unwrap();
         records.destroy(state.path()).unwrap();
         assert!(!state.path().exists());
+    }
+
+    #[test]
+    fn two_records_never_have_the_same() {
+        let other = |change: &dyn Fn(&mut Attachment)| {
+            let mut other = attachment();
+            other.addresses = vec!["10.231.0.3/24".parse().unwrap()];
+            other.host_link = "pw9876543210".parse().unwrap();
+            other.ports.clear();
+            change(&mut other);
+            other
+        };
+        for (is_dropped, other) in [
+            (false, other(&|_| {})),
+            (
+                true,
+                other(&|other| other.host_link = attachment().host_link),
+            ),
+            (
+                true,
+                other(&|other| other.addresses = attachment().addresses),
+            ),
+            (true, other(&|other| other.ports = attachment().ports)),
+        ] {
+            let state = tempfile::tempdir().unwrap();
+            let records = Records::open(state.path()).unwrap();
+            records.write(&"a".repeat(64), &attachment()).unwrap();
+            records.write(&"b".repeat(64), &other).unwrap();
+            let left = if is_dropped { 1 } else { 2 };
+            assert_eq!(records.load().unwrap().len(), left, "{other:?}");
+            assert_eq!(records.count().unwrap(), left, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_keeps_no_node_from_starting() {
+        let state = tempfile::tempdir().unwrap();
+        let records = Records::open(state.path()).unwrap();
+        records.write(&"a".repeat(64), &attachment()).unwrap();
+        fs::create_dir(records.path(&"b".repeat(64))).unwrap();
+        let zeros = vec![0; encode(&attachment()).len()];
+        fs::write(records.path(&"c".repeat(64)), zeros).unwrap();
+        fs::write(records.path(&"d".repeat(64)), "").unwrap();
+        assert_eq!(records.load().unwrap().len(), 1);
+        assert_eq!(
+            records.count().unwrap(),
+            2,
+            "the directory is nobody's to remove"
+        );
     }
 
     #[test]

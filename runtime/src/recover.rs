@@ -138,12 +138,21 @@ async fn recover_sandbox(
     let config = record.config.clone().ok_or("its record has no config")?;
     let settings = Settings::check(&config).map_err(|error| chain(&error))?;
     let cgroup = CgroupPath::new(&record.cgroup).map_err(|error| chain(&error))?;
-    if ReadyRecord::read(directory).map_err(text)?.is_none() {
+    // That these were written says what they say, torn or not.
+    let ready = ReadyRecord {
+        at: record.created_at,
+    };
+    let ready = ReadyRecord::recover(directory, || Some(ready));
+    if ready.map_err(text)?.is_none() {
         discard(node, id).await;
         sandbox::release(node, id, &settings, &cgroup).await;
         return Err("the daemon died while making it".into());
     }
-    let stopped = StoppedRecord::read(directory).map_err(text)?.is_some();
+    let stopped = StoppedRecord {
+        at: crate::clock::now(),
+    };
+    let stopped = StoppedRecord::recover(directory, || Some(stopped));
+    let stopped = stopped.map_err(text)?.is_some();
     let state = match stopped {
         true => None,
         false => living(node, id).await,
@@ -162,7 +171,7 @@ async fn recover_sandbox(
         directory.to_owned(),
         state,
     ));
-    if let Some(resources) = PodResourcesRecord::read(directory).map_err(text)? {
+    if let Some(resources) = PodResourcesRecord::recover(directory, || None).map_err(text)? {
         *sandbox
             .resources
             .lock()
@@ -235,12 +244,20 @@ fn recover_container(
     let chains = chains
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
-    let started = StartedRecord::read(directory).map_err(text)?;
-    let exit = ExitRecord::read(directory).map_err(text)?;
     let known = entry.as_ref().map(|entry| StartedRecord {
         pid: entry.pid,
         at: entry.started_at,
     });
+    let started = StartedRecord::recover(directory, || {
+        let gone = StartedRecord {
+            pid: 0,
+            at: record.created_at,
+        };
+        Some(known.clone().unwrap_or(gone))
+    });
+    let started = started.map_err(text)?;
+    // How it ended is told by pause again, or not known any more.
+    let exit = ExitRecord::recover(directory, || None).map_err(text)?;
     if started.is_none()
         && let Some(known) = &known
         && let Err(error) = known.write(directory)
@@ -255,6 +272,11 @@ fn recover_container(
         (None, Some(started)) => State::Running { started },
         (None, None) => State::Created,
     };
+    let nri = match &entry {
+        // An exec in it would not be as its plugins wanted it.
+        Some(_) => NriRecord::read(directory),
+        None => NriRecord::recover(directory, || None),
+    };
     let cgroup = sandbox.cgroup.join(id.as_str());
     let cgroup = cgroup.map_err(|error| chain(&error))?;
     let container = Arc::new(Container::new(Parts {
@@ -265,10 +287,10 @@ fn recover_container(
         cgroup: node.cgroups.cgroup(&cgroup),
         leases: vec![node.images.lease_chains(&chains)],
         state,
-        resources: ResourcesRecord::read(directory)
+        resources: ResourcesRecord::recover(directory, || None)
             .map_err(text)?
             .and_then(|record| record.resources),
-        nri: crate::nri::Told::recorded(NriRecord::read(directory).map_err(text)?),
+        nri: crate::nri::Told::recorded(nri.map_err(text)?),
         record,
     }));
     node.container_names.restore(container.name(), id.clone());

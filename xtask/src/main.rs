@@ -7,6 +7,7 @@ mod bench;
 mod conformance;
 mod lint;
 mod phase;
+mod power_cuts;
 mod programs;
 mod setup;
 mod test;
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::Bench),
     /// Run a command in a virtual machine with pure cgroup v2 and AppArmor
     Vm(vm::Vm),
+    /// Cut the power of a node in a virtual machine again and again, and check what is left
+    PowerCuts(power_cuts::PowerCuts),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
         Command::Vm(vm) => vm.run(),
+        Command::PowerCuts(cuts) => cuts.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,30 +2,30 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, OpenOptions},
-    os::unix::process::ExitStatusExt as _,
+    fs,
     path::PathBuf,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use podwright_cri_api::client::{self, Client};
-use tokio::{
-    net::UnixDatagram,
-    process::{Child, Command},
-    time::timeout,
-};
+use tokio::{process::Child, time::timeout};
 
-use super::{DEADLINE, Disk, DiskSize, Slot, reclaim};
+use super::{DEADLINE, Disk, DiskSize, Slot, launch::Files, reclaim};
 use crate::registry::Registry;
 
-/// The environment variable that names the program under test.
-const VARIABLE: &str = "PODWRIGHT_BINARY";
+/// What a reboot does with the run directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunDirectory {
+    /// It is in a tmpfs, as /run is, and goes.
+    InMemory,
+    /// Somebody has put it on a disk, so that it stays.
+    OnDisk,
+}
 
 /// A daemon with directories, socket, network and cgroups of its own. When it is dropped,
 /// everything of it is killed and removed.
@@ -123,6 +123,23 @@ impl Daemon {
     pub async fn kill9(&mut self) -> Result<()> {
         let mut child = self.child.take().context("the daemon does not run")?;
         child.kill().await.context("killing the daemon")
+    }
+
+    /// Ends the daemon and all its pods' processes, as the end of their machine does. What is on the disk stays; of
+    /// what was in memory the caller says.
+    ///
+    /// # Errors
+    /// When something cannot be killed, or the run directory not be emptied.
+    pub async fn lose_machine(&mut self, run: RunDirectory) -> Result<()> {
+        if self.child.is_some() {
+            self.kill9().await?;
+        }
+        reclaim::kill_processes(&self.slot)?;
+        match run {
+            RunDirectory::OnDisk => Ok(()),
+            RunDirectory::InMemory => fs::remove_dir_all(self.slot.path("run"))
+                .context("emptying the run directory as a reboot does"),
+        }
     }
 
     /// SIGTERM, and waits for its orderly end. Pods run on.
@@ -240,77 +257,14 @@ fn configuration(slot: &Slot) -> String {
     text
 }
 
+/// Starts the slot's daemon, and waits until it is ready.
 async fn launch(slot: &Slot) -> Result<Child> {
-    let notify = slot.path("notify.sock");
-    let _ = fs::remove_file(&notify);
-    let ready =
-        UnixDatagram::bind(&notify).with_context(|| format!("binding {}", notify.display()))?;
-    let stderr = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(slot.path("daemon.log"))?;
-    let program = program()?;
-    let mut child = Command::new(&program)
-        .args(["runtime", "--config"])
-        .arg(slot.path("podwright.toml"))
-        .env("NOTIFY_SOCKET", &notify)
-        .stdin(Stdio::null())
-        .stdout(stderr.try_clone()?)
-        .stderr(stderr)
-        // A terminal's Ctrl-C is for the program in the foreground, which then ends the daemon in order.
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("starting {}", program.display()))?;
-    let said_ready = timeout(DEADLINE, async {
-        tokio::select! {
-            received = wait_ready(&ready) => received,
-            status = child.wait() => {
-                let status = status?;
-                bail!("it ended with {status} (signal {:?})", status.signal())
-            }
-        }
-    });
-    let outcome = said_ready.await.context("it hangs").flatten();
-    if let Err(error) = outcome {
-        let _ = child.kill().await;
-        return Err(error.context(format!("the daemon does not get ready\n{}", log(slot))));
-    }
-    Ok(child)
-}
-
-/// See sd_notify(3): a datagram holds lines of `NAME=value`.
-async fn wait_ready(socket: &UnixDatagram) -> Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        let length = socket.recv(&mut buffer).await?;
-        if buffer[..length]
-            .split(|byte| *byte == b'\n')
-            .any(|line| line == b"READY=1")
-        {
-            return Ok(());
-        }
-    }
-}
-
-/// `$PODWRIGHT_BINARY`, or the one that cargo put beside this test.
-fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(VARIABLE) {
-        return Ok(path.into());
-    }
-    let own = std::env::current_exe().context("finding the directory of this program")?;
-    let near = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join("podwright"));
-    near.into_iter()
-        .find(|path| path.is_file())
-        .with_context(|| {
-            format!(
-                "no podwright beside {}: run `cargo build -p podwright`, or set {VARIABLE}",
-                own.display()
-            )
-        })
+    let files = Files {
+        configuration: slot.path("podwright.toml"),
+        log: slot.path("daemon.log"),
+        notify: slot.path("notify.sock"),
+    };
+    super::launch::launch(&files).await
 }
 
 fn log(slot: &Slot) -> String {

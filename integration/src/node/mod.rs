@@ -6,6 +6,7 @@
 
 mod daemon;
 mod disk;
+pub mod launch;
 mod leak;
 mod netfilter;
 mod processes;
@@ -15,7 +16,7 @@ mod wait;
 
 use anyhow::{Context as _, Result};
 
-pub use daemon::Daemon;
+pub use daemon::{Daemon, RunDirectory};
 pub use disk::{Disk, DiskSize, Shortage};
 pub use leak::{Snapshot, Usage};
 pub use slot::Slot;

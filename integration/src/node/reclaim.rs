@@ -39,7 +39,7 @@ pub(super) fn reclaim(slot: &Slot) -> Result<()> {
     }
 }
 
-fn kill_processes(slot: &Slot) -> Result<()> {
+pub(super) fn kill_processes(slot: &Slot) -> Result<()> {
     let end = Instant::now() + DEADLINE;
     loop {
         let left = processes::of(slot);

@@ -1,8 +1,7 @@
-//! Disks of a machine: sparse files with a file system in them.
+//! Disks that a machine writes to: sparse files with a file system in them.
 
 use std::{
     fmt, fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,9 +9,6 @@ use anyhow::{Context as _, Result};
 
 use super::programs::{Programs, sparse};
 use crate::packages::run;
-
-/// What a read-only image has beyond its files' content, for directories and the file system's own use.
-const IMAGE_RESERVE: u64 = 32 << 20;
 
 /// A file system that images and pods may live on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +32,16 @@ impl fmt::Display for FileSystem {
 /// A disk that a machine writes to. Its content stays when the machine ends, in whichever way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
-    path: PathBuf,
+    source: Source,
+}
+
+/// Who has a disk's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A server of NBD that listens on this Unix socket.
+    Server(PathBuf),
 }
 
 impl Disk {
@@ -70,35 +75,20 @@ impl Disk {
     /// When it is not.
     pub fn open(path: &Path) -> Result<Self> {
         let path = fs::canonicalize(path).with_context(|| format!("no disk {}", path.display()))?;
-        Ok(Self { path })
+        Ok(Self {
+            source: Source::File(path),
+        })
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// Writes the tree below `root` into the new read-only image `path`.
-pub(super) fn image_of(root: &Path, path: &Path, programs: &Programs) -> Result<()> {
-    sparse(path, size_of(root)? + IMAGE_RESERVE)?;
-    // Nothing is ever written to it, so it needs no journal and no room for root.
-    let mut make = programs.command("mke2fs")?;
-    make.args(["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"]);
-    run(make.arg(root).arg(path)).with_context(|| format!("packing {}", root.display()))?;
-    Ok(())
-}
-
-/// Bytes that the files below `root` take in blocks.
-fn size_of(root: &Path) -> Result<u64> {
-    let entries = fs::read_dir(root).with_context(|| format!("reading {}", root.display()))?;
-    let mut sum = 0;
-    for entry in entries {
-        let entry = entry?;
-        sum += entry.metadata()?.blocks() * 512;
-        if entry.file_type()?.is_dir() {
-            sum += size_of(&entry.path())?;
+    /// One that an NBD server has.
+    pub(super) fn served_at(socket: &Path) -> Self {
+        Self {
+            source: Source::Server(socket.to_owned()),
         }
     }
-    Ok(sum)
+
+    /// Who has its content.
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
 }

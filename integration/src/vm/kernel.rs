@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{cpio::Archive, disk, modules, programs::Programs};
+use super::{cpio::Archive, image, modules, programs::Programs};
 use crate::{cache, packages};
 
 /// Debian 12's own, Linux 6.1.
@@ -18,7 +18,7 @@ const RECIPE: &str = concat!(
     include_str!("kernel.rs"),
     include_str!("modules.rs"),
     include_str!("cpio.rs"),
-    include_str!("disk.rs"),
+    include_str!("image.rs"),
     include_str!("init.sh"),
 );
 /// What is needed before the real root is there; the rest is loaded from it by modprobe.
@@ -115,7 +115,7 @@ fn build(package: &str, fresh: &Path, programs: &Programs) -> Result<()> {
     prune(&root.join("lib/modules").join(&release).join("kernel"))?;
     let mut depmod = programs.command("depmod")?;
     packages::run(depmod.arg("-b").arg(&root).arg(&release))?;
-    disk::image_of(&root.join("lib/modules"), &fresh.join("modules"), programs)
+    image::image_of(&root.join("lib/modules"), &fresh.join("modules"), programs)
 }
 
 fn only_entry(directory: &Path) -> Result<String> {

@@ -171,6 +171,20 @@ impl Machine {
         self.qemu.kill().await.context("killing QEMU")
     }
 
+    /// Ends it as a power cut does, and copies what its command had still written to `output`.
+    ///
+    /// # Errors
+    /// When QEMU cannot be killed.
+    pub async fn cut_power(mut self, output: &mut impl Write) -> Result<()> {
+        self.qemu.kill().await.context("killing QEMU")?;
+        let mut rest = Vec::new();
+        let read = self.output.read_to_end(&mut rest).await;
+        read.context("reading the machine's last output")?;
+        output
+            .write_all(&rest)
+            .context("passing on the machine's last output")
+    }
+
     /// What the kernel and `boot.sh` have written to the console.
     pub fn console(&self) -> String {
         text(&self.directory.path().join("console"))

@@ -9,10 +9,12 @@
 mod accelerator;
 mod cpio;
 mod disk;
+mod image;
 mod job;
 mod kernel;
 mod machine;
 mod modules;
+pub mod power;
 mod programs;
 mod qemu;
 mod root;

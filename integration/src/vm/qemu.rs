@@ -6,17 +6,19 @@ use std::{
 };
 
 use super::{
-    Job,
+    Disk, Job,
     accelerator::Accelerator,
+    disk::Source,
     share::{self, Access},
 };
 
 /// As many as a small node has.
 const PROCESSORS: &str = "2";
 /// No output on the console but the kernel's errors; pressure stall information, AppArmor; an oops is an end,
-/// and so is a panic.
-const KERNEL_PARAMETERS: &str =
-    "console=ttyS0 quiet panic=-1 oops=panic psi=1 apparmor=1 security=apparmor";
+/// and so is a panic. Without `no_timer_check` the kernel counts the ticks of its first moments, and panics when the
+/// host has kept the machine waiting in them.
+const KERNEL_PARAMETERS: &str = "console=ttyS0 quiet panic=-1 oops=panic no_timer_check psi=1 \
+    apparmor=1 security=apparmor";
 
 /// The files of a machine.
 #[derive(Clone, Debug)]
@@ -82,14 +84,7 @@ pub(super) fn arguments(job: &Job, accelerator: Accelerator, files: &Files) -> V
         );
     }
     for disk in &job.disks {
-        // The host's page cache outlives QEMU, so killing QEMU loses what the machine has not sent to its disk, and no
-        // more: a flush needs no fsync here.
-        arguments.option(
-            "-drive",
-            "if=virtio,format=raw,cache=unsafe,discard=unmap,file=",
-            disk.path(),
-            "",
-        );
+        arguments.disk(disk);
     }
     arguments.share("job", &files.job, Access::ReadOnly);
     for (index, shared) in job.shares.iter().enumerate() {
@@ -116,6 +111,25 @@ impl Arguments {
             value = value.replace(',', ",,");
         }
         self.add(&[name, &format!("{before}{value}{after}")]);
+    }
+
+    fn disk(&mut self, disk: &Disk) {
+        let drive = "if=virtio,format=raw";
+        match disk.source() {
+            // The host's page cache outlives QEMU, so killing QEMU loses what the machine has not sent to its disk, and
+            // no more: a flush needs no fsync here.
+            Source::File(path) => {
+                let drive = format!("{drive},cache=unsafe,discard=unmap,file=");
+                self.option("-drive", &drive, path, "");
+            }
+            // Flushes are passed on; the machine is told that the disk has a cache.
+            Source::Server(socket) => {
+                let drive = format!(
+                    "{drive},cache=writeback,file.driver=nbd,file.server.type=unix,file.server.path="
+                );
+                self.option("-drive", &drive, socket, "");
+            }
+        }
     }
 
     fn share(&mut self, tag: &str, path: &Path, access: Access) {

@@ -10,10 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{disk, programs::Programs};
+use super::{image, programs::Programs};
 use crate::{cache, packages};
 
-const RECIPE: &str = concat!(include_str!("root.rs"), include_str!("disk.rs"));
+const RECIPE: &str = concat!(include_str!("root.rs"), include_str!("image.rs"));
 /// With all that they depend on; no maintainer's script is run.
 const PACKAGES: &[&str] = &[
     "apparmor",
@@ -71,7 +71,7 @@ pub(super) fn open(programs: &Programs) -> Result<PathBuf> {
         let root = scratch.path().join("root");
         packages::unpack(&packages::closure(PACKAGES)?, &root, scratch.path())?;
         complete(&root)?;
-        disk::image_of(&root, &fresh.join("root"), programs)
+        image::image_of(&root, &fresh.join("root"), programs)
     })?;
     Ok(directory.join("root"))
 }

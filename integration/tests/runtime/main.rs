@@ -24,6 +24,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod nri;
+mod reboot;
 mod seccomp;
 mod stats;
 mod stream;

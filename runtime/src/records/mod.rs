@@ -97,6 +97,29 @@ pub(crate) trait Record: prost::Message + Default {
             .map(Some)
             .map_err(|what| RecordError::Damaged { path, what })
     }
+
+    /// Reads it as a start does, after which no torn one is there. What a torn one said is lost, but its file tells that
+    /// it was said: `told` gives what is still known of that, which is written anew; without it the fact never was.
+    fn recover(
+        directory: &Path,
+        told: impl FnOnce() -> Option<Self>,
+    ) -> Result<Option<Self>, RecordError> {
+        let (path, what) = match Self::read(directory) {
+            Err(RecordError::Damaged { path, what }) => (path, what),
+            read => return read,
+        };
+        tracing::warn!(path = %path.display(), what, "dropped a torn record");
+        let known = told();
+        match &known {
+            Some(known) => known.write(directory)?,
+            None => fs::remove_file(&path).map_err(|source| RecordError::Io {
+                action: "remove",
+                path,
+                source,
+            })?,
+        }
+        Ok(known)
+    }
 }
 
 fn encode(message: &impl prost::Message) -> Vec<u8> {
@@ -165,6 +188,30 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(decode::<ExitRecord>(&damaged).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_torn_record_is_replaced_by_what_is_known_or_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(ExitRecord::FILE);
+        let whole = encode(&sample());
+        for torn in [&whole[..whole.len() / 2], &[], &vec![0; whole.len()]] {
+            fs::write(&path, torn).unwrap();
+            let known = ExitRecord::recover(directory.path(), || Some(sample())).unwrap();
+            assert_eq!(known, Some(sample()));
+            assert_eq!(ExitRecord::read(directory.path()).unwrap(), Some(sample()));
+            fs::write(&path, torn).unwrap();
+            assert_eq!(
+                ExitRecord::recover(directory.path(), || None).unwrap(),
+                None
+            );
+            assert!(!path.exists());
+        }
+        let never = ExitRecord::recover(directory.path(), || Some(sample())).unwrap();
+        assert_eq!(never, None, "what was never there is not made up");
+        fs::write(&path, &whole).unwrap();
+        let read = ExitRecord::recover(directory.path(), || None).unwrap();
+        assert_eq!(read, Some(sample()));
     }
 
     #[test]

@@ -1,0 +1,109 @@
+//! Starts the program under test.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    net::UnixDatagram,
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::DEADLINE;
+
+/// The environment variable that names the program under test.
+const VARIABLE: &str = "PODWRIGHT_BINARY";
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Its configuration.
+    pub configuration: PathBuf,
+    /// What it says is added to this file.
+    pub log: PathBuf,
+    /// The socket on which it says that it is ready; made anew.
+    pub notify: PathBuf,
+}
+
+/// Starts `podwright runtime`, and waits until it says that it is ready.
+///
+/// # Errors
+/// When the program is not built, or ends or hangs before it is ready; with its log.
+pub async fn launch(files: &Files) -> Result<Child> {
+    let notify = &files.notify;
+    let _ = fs::remove_file(notify);
+    let ready =
+        UnixDatagram::bind(notify).with_context(|| format!("binding {}", notify.display()))?;
+    let stderr = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&files.log)?;
+    let program = program()?;
+    let mut child = Command::new(&program)
+        .args(["runtime", "--config"])
+        .arg(&files.configuration)
+        .env("NOTIFY_SOCKET", notify)
+        .stdin(Stdio::null())
+        .stdout(stderr.try_clone()?)
+        .stderr(stderr)
+        // A terminal's Ctrl-C is for the program in the foreground, which then ends the daemon in order.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))?;
+    let said_ready = timeout(DEADLINE, async {
+        tokio::select! {
+            received = wait_ready(&ready) => received,
+            status = child.wait() => {
+                let status = status?;
+                bail!("it ended with {status} (signal {:?})", status.signal())
+            }
+        }
+    });
+    let outcome = said_ready.await.context("it hangs").flatten();
+    if let Err(error) = outcome {
+        let _ = child.kill().await;
+        let log = fs::read_to_string(&files.log).unwrap_or_else(|error| format!("no log: {error}"));
+        return Err(error.context(format!("the daemon does not get ready\n{log}")));
+    }
+    Ok(child)
+}
+
+/// See sd_notify(3): a datagram holds lines of `NAME=value`.
+async fn wait_ready(socket: &UnixDatagram) -> Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if buffer[..length]
+            .split(|byte| *byte == b'\n')
+            .any(|line| line == b"READY=1")
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// `$PODWRIGHT_BINARY`, or the one that cargo put beside this test.
+fn program() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(VARIABLE) {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().context("finding the directory of this program")?;
+    let near = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("podwright"));
+    near.into_iter()
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no podwright beside {}: run `cargo build -p podwright`, or set {VARIABLE}",
+                own.display()
+            )
+        })
+}
