@@ -357,10 +357,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn attachment() -> Attachment {
-        let port = |host_ip: Option<&str>| PortMapping {
+        let port = |host_port: u16, host_ip: Option<&str>| PortMapping {
             protocol: Protocol::Udp,
             container_port: 53.try_into().unwrap(),
-            host_port: 5353.try_into().unwrap(),
+            host_port: host_port.try_into().unwrap(),
             host_ip: host_ip.map(|address| address.parse().unwrap()),
         };
         Attachment {
@@ -370,7 +370,7 @@ mod tests {
             ],
             host_link: "pw0123456789".parse().unwrap(),
             mac: MacAddress::of("10.231.0.2".parse().unwrap()),
-            ports: vec![port(None), port(Some("::1"))],
+            ports: vec![port(5353, None), port(5354, Some("::1"))],
         }
     }
 

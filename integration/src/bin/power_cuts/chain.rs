@@ -38,11 +38,19 @@ const START: Duration = Duration::from_secs(6);
 /// Records that are damaged on purpose.
 const MOST_DAMAGES: u64 = 4;
 
+/// What is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verbosity {
+    EveryBoot,
+    EveryLine,
+}
+
 /// A node's disk, and what must be on it.
 #[derive(Debug)]
 pub(crate) struct Chain {
     file_system: FileSystem,
     random: Random,
+    verbosity: Verbosity,
     directory: TempDir,
     ledger: Ledger,
     left: Vec<LeftPod>,
@@ -66,7 +74,11 @@ struct Boot {
 }
 
 impl Chain {
-    pub(crate) fn new(file_system: FileSystem, random: Random) -> Result<Self> {
+    pub(crate) fn new(
+        file_system: FileSystem,
+        random: Random,
+        verbosity: Verbosity,
+    ) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("podwright-power-")
             .tempdir()?;
@@ -74,6 +86,7 @@ impl Chain {
         Ok(Self {
             file_system,
             random,
+            verbosity,
             directory,
             ledger: Ledger::default(),
             left: Vec::new(),
@@ -203,6 +216,9 @@ impl Chain {
     }
 
     fn note(&mut self, line: &str, watch: &mut Watch) {
+        if self.verbosity == Verbosity::EveryLine {
+            println!("{:7.2} {line}", watch.begun.elapsed().as_secs_f32());
+        }
         match Event::parse(line) {
             Some(event) => {
                 self.ledger.note(&event);
@@ -247,6 +263,7 @@ impl Boot {
 /// What a boot has told so far.
 #[derive(Debug)]
 struct Watch {
+    begun: Instant,
     moment: Moment,
     cut_at: Option<tokio::time::Instant>,
     figures: Option<Figures>,
@@ -257,6 +274,7 @@ struct Watch {
 impl Watch {
     fn new(moment: Moment) -> Self {
         Self {
+            begun: Instant::now(),
             moment,
             cut_at: None,
             figures: None,

@@ -51,15 +51,20 @@ impl<'a> Check<'a> {
     /// Everything; returned are the images that are listed, and the figures.
     pub(crate) async fn run(mut self) -> Result<(Vec<usize>, Figures)> {
         let (pods, containers) = self.listed().await?;
+        println!("records");
         self.records(&pods, &containers)?;
         self.pods(&pods, &containers)?;
         self.left_by_reboot(&pods, &containers).await?;
+        println!("images");
         let listed = self.images().await?;
         self.network()?;
+        println!("a new pod");
         self.new_pod(&listed).await?;
+        println!("removing the dead pods");
         self.remove(&pods).await?;
         // The pods' image may have been pulled just now.
         let listed = self.image_list().await?;
+        println!("leftovers");
         self.no_leftovers(&listed).await?;
         Ok((listed, self.figures))
     }
@@ -95,9 +100,9 @@ impl<'a> Check<'a> {
             );
         }
         let pods: BTreeSet<&str> = pods.iter().map(|pod| pod.id.as_str()).collect();
-        let containers: BTreeMap<&str, &Container> = containers
+        let containers: BTreeSet<&str> = containers
             .iter()
-            .map(|container| (container.id.as_str(), container))
+            .map(|container| container.id.as_str())
             .collect();
         let has = |kind, id: &str, fact: &str| {
             self.before
@@ -112,9 +117,12 @@ impl<'a> Check<'a> {
                     pods.contains(id),
                     !record.torn && has(Kind::Pod, id, "ready"),
                 ),
-                // It goes with its pod, which it does not name here.
-                Kind::Container if record.torn => (containers.contains_key(id), false),
-                Kind::Container | Kind::Network => continue,
+                // It goes with its pod.
+                Kind::Container => (
+                    containers.contains(id),
+                    !record.torn && pods.iter().any(|pod| record.names(pod)),
+                ),
+                Kind::Network => continue,
             };
             ensure!(
                 listed == expected,

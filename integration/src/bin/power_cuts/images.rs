@@ -19,6 +19,8 @@ const BASES: usize = 2;
 /// A layer's directories have as many files each, the last of which fill several blocks.
 const DIRECTORIES: usize = 6;
 const SIZES: [usize; 6] = [0, 17, 600, 4096, 9000, 66_000];
+/// What files are filled with: so many bytes from somewhere in twice as many.
+const NOISE: usize = 4096;
 /// Digits of a layer's directory: the layout of the store on disk.
 const SHORT: usize = 16;
 
@@ -120,17 +122,20 @@ const COMPRESSIONS: [Compression; 3] = [Compression::Zstd, Compression::Plain, C
 /// A layer with every kind of entry.
 fn layer(seed: u64) -> Layer {
     let mut random = Random::new(seed);
-    let noise: Vec<u8> = (0..8192)
-        .flat_map(|_| random.next_u64().to_le_bytes())
-        .collect();
+    let mut noise = Vec::new();
+    while noise.len() < 2 * NOISE {
+        noise.extend_from_slice(&random.next_u64().to_le_bytes());
+    }
     let mut entries = Vec::new();
     for directory in 0..DIRECTORIES {
         let path = format!("d{seed}-{directory}");
         entries.push(Entry::directory(&path, 0o755).owned_by(0, 7));
         for (number, size) in SIZES.into_iter().enumerate() {
             let mut content = format!("layer {seed}, file {path}/{number}\n").into_bytes();
-            let from = random.index(noise.len() / 2);
-            content.extend(noise[from..].iter().chain(&noise).take(size));
+            while content.len() < size {
+                let from = random.index(NOISE);
+                content.extend_from_slice(&noise[from..from + NOISE]);
+            }
             content.truncate(size);
             let mode = [0o644, 0o755, 0o4755, 0o600][random.index(4)];
             let owner = [0, 33, 1000, 65_534][random.index(4)];

@@ -22,7 +22,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use podwright_integration::{random::Random, vm::FileSystem};
 
-use chain::Chain;
+use chain::{Chain, Verbosity};
 
 /// Cuts the power of a node again and again, and checks what is left each time
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ struct Cli {
     /// No cut begins after so many seconds; what was cut by then is checked
     #[arg(long, value_name = "SECONDS", default_value_t = 24 * 60 * 60)]
     time: u64,
+    /// Print what the node tells, with the seconds since its machine was started
+    #[arg(long)]
+    verbose: bool,
     /// Runs inside the machine, with its order in the environment
     #[arg(long, hide = true)]
     inside: bool,
@@ -60,6 +63,15 @@ async fn main() -> ExitCode {
     }
 }
 
+impl Cli {
+    fn verbosity(&self) -> Verbosity {
+        match self.verbose {
+            true => Verbosity::EveryLine,
+            false => Verbosity::EveryBoot,
+        }
+    }
+}
+
 async fn outside(cli: &Cli) -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -75,7 +87,7 @@ async fn outside(cli: &Cli) -> Result<()> {
     let mut cuts = 0;
     for file_system in file_systems {
         println!("{file_system}: {} power cuts, seed {seed}", cli.count);
-        let mut chain = Chain::new(file_system, Random::new(seed))?;
+        let mut chain = Chain::new(file_system, Random::new(seed), cli.verbosity())?;
         let end = std::time::Instant::now() + each;
         let done = chain.run(cli.count, end).await.with_context(|| {
             format!("on {file_system}, with --filesystem {file_system} --seed {seed}")

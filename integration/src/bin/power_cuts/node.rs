@@ -50,11 +50,13 @@ pub(crate) struct Node {
 /// One boot, by the order in the environment. Most boots have no end of their own.
 pub(crate) async fn run() -> Result<()> {
     let order = env::var(ORDER).with_context(|| format!("{ORDER} holds no order"))?;
+    println!("the machine is up");
     let order: Order = serde_json::from_str(&order).context("reading the order")?;
     let state = PathBuf::from(STATE);
     write_back_early()?;
     let registry = Registry::start().await?;
     let images = images::serve(&registry)?;
+    println!("the images are made");
     let files = files(&registry)?;
 
     let mut random = Random::new(order.seed);

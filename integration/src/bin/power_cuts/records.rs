@@ -39,31 +39,34 @@ pub(crate) struct Record {
     /// What it tells: `record` for what the object is.
     pub(crate) fact: String,
     pub(crate) path: PathBuf,
-    /// Whether it was torn when it was found.
+    /// As it was found.
+    content: Vec<u8>,
+    /// Whether it was torn then.
     pub(crate) torn: bool,
 }
 
 impl Record {
-    fn judged(kind: Kind, object: &Path, fact: &str, path: PathBuf) -> Result<Self> {
-        let mut record = Self {
+    fn read(kind: Kind, object: &Path, fact: &str, path: PathBuf) -> Result<Self> {
+        let content = fs::read(&path);
+        let content = content.with_context(|| format!("reading the record {}", path.display()))?;
+        let is_whole = match kind {
+            Kind::Pod | Kind::Container => is_whole_object(&content),
+            Kind::Network => is_whole_network(&content),
+        };
+        Ok(Self {
             kind,
             id: name(object),
             fact: fact.to_owned(),
             path,
-            torn: false,
-        };
-        record.torn = !record.is_whole()?;
-        Ok(record)
+            content,
+            torn: !is_whole,
+        })
     }
 
-    /// Whether it is whole now.
-    fn is_whole(&self) -> Result<bool> {
-        let bytes = fs::read(&self.path)
-            .with_context(|| format!("reading the record {}", self.path.display()))?;
-        Ok(match self.kind {
-            Kind::Pod | Kind::Container => is_whole_object(&bytes),
-            Kind::Network => is_whole_network(&bytes),
-        })
+    /// Whether it names another object.
+    pub(crate) fn names(&self, id: &str) -> bool {
+        let mut windows = self.content.windows(id.len());
+        windows.any(|window| window == id.as_bytes())
     }
 }
 
@@ -74,17 +77,12 @@ pub(crate) fn all(state: &Path) -> Result<BTreeSet<Record>> {
         for object in entries(&state.join(directory))? {
             let facts = FACTS.iter().map(|fact| (fact, object.join(fact)));
             for (fact, path) in facts.filter(|(_, path)| path.is_file()) {
-                found.insert(Record::judged(kind, &object, fact, path)?);
+                found.insert(Record::read(kind, &object, fact, path)?);
             }
         }
     }
     for path in entries(&state.join("network/pods"))? {
-        found.insert(Record::judged(
-            Kind::Network,
-            &path,
-            "record",
-            path.clone(),
-        )?);
+        found.insert(Record::read(Kind::Network, &path, "record", path.clone())?);
     }
     Ok(found)
 }
