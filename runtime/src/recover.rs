@@ -224,6 +224,59 @@ async fn discard(node: &Arc<Node>, id: &SandboxId) {
     node.program.remove_socket(id);
 }
 
+/// Whether a container's start was recorded before its daemon ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Recorded,
+    News,
+}
+
+/// What a container's facts, and its pause, tell.
+struct Recorded {
+    state: State,
+    start: Start,
+}
+
+/// The state of a container. `entry` is what pause knows of it.
+fn recorded_state(
+    id: &ContainerId,
+    record: &ContainerRecord,
+    directory: &Path,
+    entry: Option<&ContainerEntry>,
+) -> Result<Recorded, String> {
+    let known = entry.map(|entry| StartedRecord {
+        pid: entry.pid,
+        at: entry.started_at,
+    });
+    let started = StartedRecord::recover(directory, || {
+        // A torn one tells that it was started, at some time after this one.
+        let gone = StartedRecord {
+            pid: 0,
+            at: record.created_at,
+        };
+        Some(known.clone().unwrap_or(gone))
+    });
+    let started = started.map_err(text)?;
+    // How it ended is told by pause again, or not known any more.
+    let exit = ExitRecord::recover(directory, || None).map_err(text)?;
+    if started.is_none()
+        && let Some(known) = &known
+        && let Err(error) = known.write(directory)
+    {
+        tracing::error!(container = %id, error = %chain(&error), "cannot record the start");
+    }
+    let start = match started.is_none() && known.is_some() {
+        true => Start::News,
+        false => Start::Recorded,
+    };
+    let state = match (exit, started.or(known)) {
+        (Some(exit), started) => State::Exited { started, exit },
+        (None, Some(started)) => State::Running { started },
+        (None, None) => State::Created,
+    };
+    Ok(Recorded { state, start })
+}
+
 fn recover_container(
     node: &Arc<Node>,
     id: &ContainerId,
@@ -244,34 +297,8 @@ fn recover_container(
     let chains = chains
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| error.to_string())?;
-    let known = entry.as_ref().map(|entry| StartedRecord {
-        pid: entry.pid,
-        at: entry.started_at,
-    });
-    let started = StartedRecord::recover(directory, || {
-        let gone = StartedRecord {
-            pid: 0,
-            at: record.created_at,
-        };
-        Some(known.clone().unwrap_or(gone))
-    });
-    let started = started.map_err(text)?;
-    // How it ended is told by pause again, or not known any more.
-    let exit = ExitRecord::recover(directory, || None).map_err(text)?;
-    if started.is_none()
-        && let Some(known) = &known
-        && let Err(error) = known.write(directory)
-    {
-        tracing::error!(container = %id, error = %chain(&error), "cannot record the start");
-    }
-    let start_is_news = started.is_none() && known.is_some();
-    let started = started.or(known);
-    let ended = exit.is_some();
-    let state = match (exit, started) {
-        (Some(exit), started) => State::Exited { started, exit },
-        (None, Some(started)) => State::Running { started },
-        (None, None) => State::Created,
-    };
+    let Recorded { state, start } = recorded_state(id, &record, directory, entry.as_ref())?;
+    let ended = matches!(state, State::Exited { .. });
     let nri = match &entry {
         // An exec in it would not be as its plugins wanted it.
         Some(_) => NriRecord::read(directory),
@@ -295,7 +322,7 @@ fn recover_container(
     }));
     node.container_names.restore(container.name(), id.clone());
     node.add_container(Arc::clone(&container));
-    if start_is_news {
+    if start == Start::News {
         node.container_events
             .container(ContainerEventType::ContainerStartedEvent, &container);
     }
