@@ -38,7 +38,7 @@ fn start() -> Result<Supervisor, Fault> {
     // EPERM: it leads a process group already, and so nobody's signals to a group reach it.
     let _ = process::new_session();
     event::default_signals();
-    // Blocked and never taken: a terminal's Ctrl-C, a hang-up or a polite SIGTERM must not take the pod down.
+    // Blocked: a terminal's Ctrl-C, a hang-up or a polite SIGTERM must not take the pod down, unless it is systemd's.
     let signals = event::block_signals().or_fault("signalfd4", b"")?;
     process::set_name(c"pause").or_fault("prctl NAME", b"")?;
     process::become_subreaper().or_fault("prctl SUBREAPER", b"")?;

@@ -52,7 +52,8 @@ impl Supervisor {
                 },
                 exit,
             });
-        } else if let Phase::Made(sandbox) | Phase::Ending(Some(sandbox)) = &mut self.phase
+        } else if let Phase::Made(sandbox) | Phase::Leaving(sandbox) | Phase::Ending(Some(sandbox)) =
+            &mut self.phase
             && sandbox
                 .init
                 .as_ref()

@@ -55,6 +55,8 @@ enum Phase {
     New,
     /// The pod is up.
     Made(Sandbox),
+    /// systemd stops the pod's scope: pause ends with the last container, and starts no more.
+    Leaving(Sandbox),
     /// `Shutdown` was asked, or the sandbox could not be made; ends when all processes have.
     Ending(Option<Sandbox>),
 }
@@ -118,8 +120,12 @@ impl Supervisor {
         match source {
             Source::Listener => self.accept(),
             Source::Signals => {
-                event::drain_signals(self.signals.as_fd());
+                let is_told_to_end = event::take_signals(self.signals.as_fd());
                 self.reap();
+                if is_told_to_end {
+                    self.take_no_more();
+                }
+                self.leave_with_the_last();
             }
             Source::Connection(serial) => self.receive(serial),
             Source::Birth(serial) => self.hear(serial),
@@ -130,16 +136,12 @@ impl Supervisor {
 
     fn has_ended(&self) -> bool {
         match &self.phase {
-            Phase::New | Phase::Made(_) => false,
+            Phase::New | Phase::Made(_) | Phase::Leaving(_) => false,
             Phase::Ending(sandbox) => {
                 let init = sandbox
                     .as_ref()
                     .is_some_and(|sandbox| sandbox.init.is_some());
-                let running = self
-                    .containers
-                    .iter()
-                    .any(|container| container.pidfd().is_some());
-                !init && !running && self.births.is_empty() && self.executions.is_empty()
+                !init && !self.has_running() && self.executions.is_empty()
             }
         }
     }

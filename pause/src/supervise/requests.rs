@@ -106,7 +106,7 @@ impl Supervisor {
             connection.greeted = true;
         }
         let sandbox = match self.phase {
-            Phase::Made(_) => SandboxState::Made,
+            Phase::Made(_) | Phase::Leaving(_) => SandboxState::Made,
             Phase::New | Phase::Ending(_) => SandboxState::New,
         };
         Ok((
@@ -215,7 +215,7 @@ impl Supervisor {
     /// Kills all that pause has started; the loop ends when it is reaped.
     fn shut_down(&mut self) {
         let sandbox = match std::mem::replace(&mut self.phase, Phase::Ending(None)) {
-            Phase::Made(sandbox) => Some(sandbox),
+            Phase::Made(sandbox) | Phase::Leaving(sandbox) => Some(sandbox),
             Phase::Ending(sandbox) => sandbox,
             Phase::New => None,
         };
@@ -232,5 +232,27 @@ impl Supervisor {
             .iter()
             .for_each(|execution| process::kill_group(execution.pid));
         self.phase = Phase::Ending(sandbox);
+    }
+
+    /// systemd has sent SIGTERM to all of the pod's scope, and SIGKILL follows to what is still there later.
+    pub(super) fn take_no_more(&mut self) {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Ending(None)) {
+            Phase::Made(sandbox) => Phase::Leaving(sandbox),
+            Phase::New => Phase::Ending(None),
+            phase @ (Phase::Leaving(_) | Phase::Ending(_)) => phase,
+        };
+    }
+
+    /// Without containers, a pod that is stopped has nothing to wait for.
+    pub(super) fn leave_with_the_last(&mut self) {
+        if matches!(self.phase, Phase::Leaving(_)) && !self.has_running() {
+            self.shut_down();
+        }
+    }
+
+    /// Whether a container runs or is about to.
+    pub(super) fn has_running(&self) -> bool {
+        let mut containers = self.containers.iter();
+        !self.births.is_empty() || containers.any(|container| container.pidfd().is_some())
     }
 }

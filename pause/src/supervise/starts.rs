@@ -142,7 +142,9 @@ impl Supervisor {
         match &self.phase {
             Phase::Made(sandbox) => Ok(sandbox),
             Phase::New => Err(refuse("sandbox is not made", b"", libc::EINVAL)),
-            Phase::Ending(_) => Err(refuse("pause is shutting down", b"", libc::ESHUTDOWN)),
+            Phase::Leaving(_) | Phase::Ending(_) => {
+                Err(refuse("pause is shutting down", b"", libc::ESHUTDOWN))
+            }
         }
     }
 

@@ -132,10 +132,10 @@ impl AsFd for Epoll {
 /// The kernel's signal set, whose size system calls ask for.
 const SIGSET_BYTES: usize = 8;
 
-/// Blocks every signal that can be blocked and gives a descriptor that is readable on SIGCHLD.
+/// Blocks every signal that can be blocked and gives a descriptor that is readable on SIGCHLD and SIGTERM.
 pub(crate) fn block_signals() -> Result<OwnedFd> {
     let all: u64 = !0;
-    let child: u64 = 1 << (libc::SIGCHLD - 1);
+    let taken: u64 = 1 << (libc::SIGCHLD - 1) | 1 << (libc::SIGTERM - 1);
     // SAFETY: both masks are 8 bytes, as the size says, and are read during the calls only; the descriptor is new.
     unsafe {
         check(libc::syscall(
@@ -149,7 +149,7 @@ pub(crate) fn block_signals() -> Result<OwnedFd> {
         let fd = check(libc::syscall(
             libc::SYS_signalfd4,
             -1,
-            &child,
+            &taken,
             SIGSET_BYTES,
             flags,
         ))?;
@@ -194,12 +194,23 @@ pub(crate) fn ignore_child_exits() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Takes what a signalfd holds. That it was readable is all that matters: waitid(2) tells the rest.
-pub(crate) fn drain_signals(fd: BorrowedFd<'_>) {
-    let mut info = MaybeUninit::<[libc::signalfd_siginfo; 4]>::uninit();
-    let size = size_of_val(&info);
-    // SAFETY: the kernel writes at most `size` bytes into `info`, which nobody reads.
-    while unsafe { libc::read(fd.as_raw_fd(), info.as_mut_ptr().cast(), size) } == size as isize {}
+/// Takes what a signalfd holds; whether a SIGTERM of the machine's first process was among it, which is how systemd stops a
+/// unit. Children's ends are told by waitid(2), and anybody else's SIGTERM counts for nothing.
+pub(crate) fn take_signals(fd: BorrowedFd<'_>) -> bool {
+    const INIT: u32 = 1;
+    let mut is_told_to_end = false;
+    loop {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        let size = size_of_val(&info);
+        // SAFETY: the kernel writes at most `size` bytes into `info`, which lives until the call returns.
+        let read = unsafe { libc::read(fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if read != size as isize {
+            return is_told_to_end;
+        }
+        // SAFETY: the kernel has written the whole structure, which is plain numbers (signalfd(2)).
+        let info = unsafe { info.assume_init() };
+        is_told_to_end |= info.ssi_signo == libc::SIGTERM as u32 && info.ssi_pid == INIT;
+    }
 }
 
 /// Sleeps until a signal ends the process.
