@@ -12,7 +12,7 @@ use clap::Parser;
 use podwright_integration::{
     cache, images,
     tools::Tools,
-    vm::{Accelerator, DEFAULT_KERNEL, Disk, FileSystem, Job, Machine, Share},
+    vm::{Accelerator, DEFAULT_KERNEL, Disk, FileSystem, Init, Job, Machine, Share},
 };
 
 /// The environment variable that names the program under test.
@@ -45,6 +45,9 @@ struct Cli {
     /// A parameter for the kernel's command line; may be repeated
     #[arg(long = "kernel-parameter", value_name = "NAME=VALUE")]
     kernel_parameters: Vec<String>,
+    /// Boot with Debian's systemd as the first process, and run the command in a unit
+    #[arg(long)]
+    systemd: bool,
     /// The machine's memory
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory: u32,
@@ -143,6 +146,10 @@ async fn job(cli: Cli, scratch: &Path) -> Result<Job> {
             cache::directory().display().to_string(),
         ),
     ];
+    if cli.systemd {
+        // What else is a machine with systemd for?
+        environment.push(("PODWRIGHT_CGROUP_DRIVER".to_owned(), "systemd".to_owned()));
+    }
     for variable in &cli.environment {
         let (name, value) = variable
             .split_once('=')
@@ -156,6 +163,11 @@ async fn job(cli: Cli, scratch: &Path) -> Result<Job> {
         shares,
         kernel: cli.kernel,
         kernel_parameters: cli.kernel_parameters,
+        init: if cli.systemd {
+            Init::Systemd
+        } else {
+            Init::Script
+        },
         memory_mib: cli.memory,
     })
 }

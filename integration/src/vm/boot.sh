@@ -1,5 +1,5 @@
 #!/bin/sh
-# The machine's first process, on its real root: makes it a node, runs the job, tells how that ended, and switches off.
+# The machine's first process, on its real root: makes it a node, and runs the job there (run.sh).
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 mkdir -p /dev/pts /dev/shm /dev/mqueue /dev/virtio-ports
@@ -46,11 +46,8 @@ while read -r tag access path; do
     mount -t 9p -o "trans=virtio,version=9p2000.L,msize=512000,cache=loose,$access" "$tag" "$path" || echo "no share on $path"
 done < /job/shares
 
-sh /job/command </dev/null >/dev/virtio-ports/output 2>&1
-echo "exit $?" >&3
-
-# Everything but this process, so that the disks can be unmounted.
-kill -9 -1
-sync
-umount -a -r 2>/dev/null
-poweroff -f
+# systemd takes over as the first process, and runs the job as a unit.
+if [ -e /job/systemd.sh ]; then
+    . /job/systemd.sh
+fi
+. /job/run

@@ -10,8 +10,21 @@ use anyhow::{Context as _, Result};
 use super::{Disk, Share, kernel::DEFAULT_KERNEL, share};
 
 const BOOT: &str = include_str!("boot.sh");
+const RUN: &str = include_str!("run.sh");
+const SYSTEMD: &str = include_str!("systemd.sh");
+const UNIT: &str = include_str!("job.service");
 /// Where the first disk is mounted; /tmp and /var/lib/podwright are on it.
 const FIRST_DISK: &str = "/disk";
+
+/// What the machine's first process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Init {
+    /// A shell script: the machine is up in no time, and nothing runs beside the job.
+    #[default]
+    Script,
+    /// Debian's systemd with the system bus; the job is a unit.
+    Systemd,
+}
 
 /// A machine to start and the command that it runs; when that ends, the machine does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +42,8 @@ pub struct Job {
     pub kernel: String,
     /// Added to the kernel's command line; the last of two that contradict each other counts.
     pub kernel_parameters: Vec<String>,
+    /// What the machine's first process is.
+    pub init: Init,
     /// The machine's memory.
     pub memory_mib: u32,
 }
@@ -43,6 +58,7 @@ impl Job {
             shares: Vec::new(),
             kernel: DEFAULT_KERNEL.to_owned(),
             kernel_parameters: Vec::new(),
+            init: Init::default(),
             memory_mib: 2048,
         }
     }
@@ -55,12 +71,20 @@ impl Job {
             .mount_points()
             .map(|point| format!("{}\n", point.display()))
             .collect();
-        for (name, content) in [
+        let mut files = vec![
             ("boot", BOOT.to_owned()),
+            ("run", RUN.to_owned()),
             ("command", self.script()),
             ("disks", points),
             ("shares", share::table(&self.shares)),
-        ] {
+        ];
+        if self.init == Init::Systemd {
+            files.extend([
+                ("systemd.sh", SYSTEMD.to_owned()),
+                ("job.service", UNIT.to_owned()),
+            ]);
+        }
+        for (name, content) in files {
             let path = directory.join(name);
             fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
         }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Accelerator, Job,
+    Accelerator, Init, Job,
     kernel::Kernel,
     programs::Programs,
     qemu::{self, Files},
@@ -75,8 +75,8 @@ impl Machine {
     /// # Errors
     /// As for [`start`](Self::start).
     pub async fn start_with(job: &Job, accelerator: Accelerator) -> Result<Self> {
-        let package = job.kernel.clone();
-        let opened = tokio::task::spawn_blocking(move || parts(&package));
+        let (package, init) = (job.kernel.clone(), job.init);
+        let opened = tokio::task::spawn_blocking(move || parts(&package, init));
         let (programs, kernel, root) = opened.await??;
         let directory = tempfile::Builder::new().prefix("podwright-vm-").tempdir()?;
         let path = |name: &str| directory.path().join(name);
@@ -216,10 +216,10 @@ impl Machine {
     }
 }
 
-fn parts(package: &str) -> Result<(Programs, Kernel, PathBuf)> {
+fn parts(package: &str, init: Init) -> Result<(Programs, Kernel, PathBuf)> {
     let programs = Programs::open().context("QEMU for the virtual machine")?;
     let kernel = Kernel::open(package, &programs)?;
-    let root = root::open(&programs)?;
+    let root = root::open(init, &programs)?;
     Ok((programs, kernel, root))
 }
 

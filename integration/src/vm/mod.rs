@@ -22,7 +22,7 @@ mod share;
 
 pub use accelerator::Accelerator;
 pub use disk::{Disk, FileSystem};
-pub use job::Job;
+pub use job::{Init, Job};
 pub use kernel::DEFAULT_KERNEL;
 pub use machine::Machine;
 pub use share::{Access, Share};

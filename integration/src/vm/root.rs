@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{image, programs::Programs};
+use super::{Init, image, programs::Programs};
 use crate::{cache, packages};
 
 const RECIPE: &str = concat!(include_str!("root.rs"), include_str!("image.rs"));
@@ -27,6 +27,14 @@ const PACKAGES: &[&str] = &[
     "procps",
     "util-linux",
     "xfsprogs",
+];
+/// What systemd needs as the first process; the first process of the others is a script, and their image the smaller for it.
+const SYSTEMD_PACKAGES: &[&str] = &["dbus", "systemd"];
+/// What else systemd would start: a journal, terminals, time, and watching devices that do not come and go here.
+const SYSTEMD_STARTS: &[&str] = &[
+    "sysinit.target.wants",
+    "sockets.target.wants",
+    "timers.target.wants",
 ];
 /// Where file systems are mounted, beside the directories that packages bring.
 const DIRECTORIES: &[&str] = &[
@@ -49,15 +57,19 @@ const DIRECTORIES: &[&str] = &[
 const FILES: &[(&str, &str)] = &[
     (
         "etc/passwd",
-        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+        "root:x:0:0:root:/root:/bin/sh\nmessagebus:x:100:100::/nonexistent:/bin/false\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
     ),
-    ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+    (
+        "etc/group",
+        "root:x:0:\nmessagebus:x:100:\nnogroup:x:65534:\n",
+    ),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
     ("etc/hostname", "podwright-vm\n"),
     (
         "etc/nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\n",
     ),
+    ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
     ("etc/resolv.conf", "nameserver 127.0.0.1\n"),
     // critest loads its AppArmor profiles by it; everybody is root here.
     ("usr/bin/sudo", "#!/bin/sh\nexec \"$@\"\n"),
@@ -65,15 +77,33 @@ const FILES: &[(&str, &str)] = &[
 
 /// The image of the root: from the cache, or made of some 30 MB of packages. It takes root, as making
 /// pods does.
-pub(super) fn open(programs: &Programs) -> Result<PathBuf> {
-    let directory = cache::directory_of("vm-root", RECIPE, |fresh| {
+pub(super) fn open(init: Init, programs: &Programs) -> Result<PathBuf> {
+    let (name, more): (_, &[&str]) = match init {
+        Init::Script => ("vm-root", &[]),
+        Init::Systemd => ("vm-root-systemd", SYSTEMD_PACKAGES),
+    };
+    let directory = cache::directory_of(name, RECIPE, |fresh| {
         let scratch = tempfile::tempdir()?;
         let root = scratch.path().join("root");
-        packages::unpack(&packages::closure(PACKAGES)?, &root, scratch.path())?;
+        let wanted = [PACKAGES, more].concat();
+        packages::unpack(&packages::closure(&wanted)?, &root, scratch.path())?;
         complete(&root)?;
+        if init == Init::Systemd {
+            start_little(&root)?;
+        }
         image::image_of(&root, &fresh.join("root"), programs)
     })?;
     Ok(directory.join("root"))
+}
+
+/// Leaves systemd the units that somebody asks for.
+fn start_little(root: &Path) -> Result<()> {
+    for wants in SYSTEMD_STARTS {
+        let directory = root.join("lib/systemd/system").join(wants);
+        fs::remove_dir_all(&directory)
+            .with_context(|| format!("removing {}", directory.display()))?;
+    }
+    Ok(())
 }
 
 fn complete(root: &Path) -> Result<()> {
