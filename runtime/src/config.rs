@@ -9,6 +9,12 @@ use std::time::Duration;
 pub use podwright_nri::{Config as NriSettings, ExternalPlugins, Rejection};
 
 use crate::cgroup::CgroupPath;
+use crate::systemd::{InvalidSlice, Slice};
+
+/// Where pods without a cgroup parent are, with cgroupfs.
+const CGROUP_ROOT: &str = "/podwright";
+/// With systemd.
+const SLICE_ROOT: &str = "podwright.slice";
 
 /// The runtime's configuration. The `podwright` binary reads it from a TOML file and flags.
 #[derive(Debug, Clone)]
@@ -19,7 +25,10 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// The CRI socket. Default `/run/podwright/cri.sock`.
     pub socket: PathBuf,
-    /// The cgroup that pods without a cgroup parent are made in. Default `/podwright`.
+    /// Who makes the cgroups of pods.
+    pub cgroup_driver: CgroupDriver,
+    /// The cgroup that pods without a cgroup parent are made in. Default `/podwright`; with systemd a slice's path, by default
+    /// that of `podwright.slice`.
     pub cgroup_root: CgroupPath,
     /// The pod network.
     pub network: Network,
@@ -37,6 +46,16 @@ pub struct Config {
     pub pods: Pods,
     /// The handlers that a [RuntimeClass](https://kubernetes.io/docs/concepts/containers/runtime-class/) may name.
     pub handlers: BTreeMap<String, Handler>,
+}
+
+/// Who makes the cgroups of pods. A kubelet has to have the same, and asks for it (RuntimeConfig).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// The runtime, by plain file I/O.
+    #[default]
+    Cgroupfs,
+    /// systemd makes a scope for each pod, and the runtime what is in it.
+    Systemd,
 }
 
 /// A runtime handler: what its pods get in place of the default.
@@ -170,6 +189,29 @@ pub enum Plugins {
     Off,
 }
 
+impl Config {
+    /// Gives the cgroups of pods without a parent the form that the driver has: with systemd, a slice is meant by its name
+    /// or path, and the default is `podwright.slice`.
+    ///
+    /// # Errors
+    /// When one is no slice and has to be.
+    pub fn settle_cgroup_roots(&mut self) -> Result<(), InvalidSlice> {
+        if self.cgroup_driver == CgroupDriver::Cgroupfs {
+            return Ok(());
+        }
+        let handlers = self.handlers.values_mut();
+        let roots = handlers.map(|handler| &mut handler.cgroup_root);
+        for root in roots.chain([&mut self.cgroup_root]) {
+            let named = match root.as_str() {
+                CGROUP_ROOT => SLICE_ROOT,
+                named => named,
+            };
+            *root = named.parse::<Slice>()?.path();
+        }
+        Ok(())
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -180,7 +222,8 @@ impl Default for Config {
                 clippy::expect_used,
                 reason = "a literal that a unit test of CgroupPath covers"
             )]
-            cgroup_root: CgroupPath::new("/podwright").expect("valid"),
+            cgroup_root: CgroupPath::new(CGROUP_ROOT).expect("valid"),
+            cgroup_driver: CgroupDriver::default(),
             network: Network {
                 bridge: "podwright0".into(),
                 subnets: vec![

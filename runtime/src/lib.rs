@@ -33,6 +33,7 @@ pub mod security;
 mod stats;
 mod stream;
 mod sys;
+pub mod systemd;
 mod user_namespaces;
 
 use std::future::Future;
@@ -61,6 +62,7 @@ use crate::node::Node;
 use crate::pause::{Event, Program};
 use crate::reclaim::Reclaim;
 use crate::stream::StreamServer;
+use crate::systemd::Systemd;
 use crate::user_namespaces::UserNamespaceSupport;
 
 /// Cgroups of pods begin with this, and none that does belongs to anybody else.
@@ -92,6 +94,9 @@ pub enum RuntimeError {
     /// The cgroups.
     #[error("cannot use the cgroups of this machine")]
     Cgroup(#[from] cgroup::CgroupError),
+    /// systemd, with its cgroup driver.
+    #[error("cannot use the cgroup driver that is configured")]
+    Systemd(#[from] systemd::SystemdError),
     /// The daemon's own capabilities.
     #[error("cannot find out which capabilities may be given to containers")]
     Capabilities(#[from] security::capabilities::CapabilityError),
@@ -158,6 +163,7 @@ impl Runtime {
             images,
             network: Network::open(network_config(&config)?)?,
             cgroups: cgroup::Hierarchy::detect()?,
+            systemd: connect_systemd(&config).await?,
             program,
             seccomp: security::seccomp::ProgramCache::new(SECCOMP_PROGRAMS),
             capabilities: security::capabilities::available()?,
@@ -252,6 +258,17 @@ impl Runtime {
             kills.close();
             kills.wait().await;
         }))
+    }
+}
+
+async fn connect_systemd(config: &Config) -> Result<Option<Systemd>, systemd::SystemdError> {
+    match config.cgroup_driver {
+        config::CgroupDriver::Cgroupfs => Ok(None),
+        // A state directory has one daemon.
+        config::CgroupDriver::Systemd => {
+            let owner = config.state_dir.display().to_string();
+            Systemd::connect(owner).await.map(Some)
+        }
     }
 }
 

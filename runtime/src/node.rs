@@ -28,6 +28,7 @@ use crate::security::oom::OomScoreRange;
 use crate::security::seccomp::ProgramCache;
 use crate::security::selinux::Selinux;
 use crate::stats::Walks;
+use crate::systemd::Systemd;
 use crate::user_namespaces::UserNamespaceSupport;
 
 /// The daemon's parts and objects, shared by all calls.
@@ -39,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) images: ImageStore,
     pub(crate) network: Network,
     pub(crate) cgroups: Hierarchy,
+    /// With the systemd cgroup driver only.
+    pub(crate) systemd: Option<Systemd>,
     pub(crate) program: Program,
     pub(crate) seccomp: ProgramCache,
     pub(crate) capabilities: CapabilitySet,

@@ -379,9 +379,7 @@ async fn reclaim(node: &Arc<Node>) -> std::io::Result<()> {
             Vec::new()
         })
     });
-    for group in
-        groups.filter(|group| !live.contains(group.name().trim_start_matches(crate::CGROUP_PREFIX)))
-    {
+    for group in groups.filter(|group| !live.contains(sandbox::id_of_group(group.name()))) {
         tracing::info!(cgroup = %group, "reclaiming the cgroup of a pod that is gone");
         let group = node.cgroups.cgroup(&group);
         let killing = group.clone();
@@ -393,6 +391,18 @@ async fn reclaim(node: &Arc<Node>) -> std::io::Result<()> {
             tracing::error!(cgroup = %group.path(), error = %chain(&error), "cannot kill what is in the cgroup");
         }
         node.reclaim.cgroup(group);
+    }
+    if let Some(systemd) = &node.systemd {
+        match systemd.kill_stale(&live).await {
+            Ok(scopes) if scopes.is_empty() => {}
+            Ok(scopes) => tracing::info!(
+                ?scopes,
+                "killed what was left in scopes of pods that are gone"
+            ),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot look for scopes of pods that are gone");
+            }
+        }
     }
     node.images.recovery_done();
     Ok(())

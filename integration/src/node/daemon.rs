@@ -15,7 +15,7 @@ use nix::{
 use podwright_cri_api::client::{self, Client};
 use tokio::{process::Child, time::timeout};
 
-use super::{DEADLINE, Disk, DiskSize, Slot, launch::Files, reclaim};
+use super::{CgroupDriver, DEADLINE, Disk, DiskSize, Slot, launch::Files, reclaim};
 use crate::registry::Registry;
 
 /// What a reboot does with the run directory.
@@ -243,7 +243,12 @@ fn configuration(slot: &Slot) -> String {
         slot.subnets()
     );
     let _ = writeln!(text, "table = {:?}", slot.table());
-    let _ = writeln!(text, "[cgroup]\nroot = {:?}", slot.cgroup());
+    let _ = writeln!(
+        text,
+        "[cgroup]\ndriver = {:?}\nroot = {:?}",
+        CgroupDriver::of_this_run().name(),
+        slot.cgroup()
+    );
     let _ = writeln!(text, "[registry]\nconfig_dirs = [{:?}]", path("hosts"));
     let _ = writeln!(text, "[log]\nlevel = \"info\"");
     // Last, so that a test can add keys to it.

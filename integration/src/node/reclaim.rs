@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Slot, netfilter, processes};
+use super::{CgroupDriver, Slot, netfilter, processes};
 
 /// The longest time that killed processes take to go.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -23,9 +23,13 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// there is fine.
 pub(super) fn reclaim(slot: &Slot) -> Result<()> {
     kill_processes(slot)?;
+    CgroupDriver::of_this_run().forget(&slot.cgroup())?;
     for cgroup in cgroups(slot) {
-        // A cgroup is empty as soon as its processes are reaped.
-        fs::remove_dir(&cgroup).with_context(|| format!("removing {}", cgroup.display()))?;
+        // A cgroup is empty as soon as its processes are reaped. systemd may remove it meanwhile.
+        match fs::remove_dir(&cgroup) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.with_context(|| format!("removing {}", cgroup.display()))?,
+        }
     }
     for mount in mounts(slot) {
         umount2(&mount, MntFlags::MNT_DETACH)

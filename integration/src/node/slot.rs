@@ -12,7 +12,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use super::reclaim;
+use super::{CgroupDriver, reclaim};
 
 /// As many as there are /24 networks from 10.200.0.0 to 10.254.255.0.
 const SLOTS: u32 = 55 * 256;
@@ -86,7 +86,10 @@ impl Slot {
 
     /// The cgroup below which all of this slot's cgroups are, with a leading slash.
     pub fn cgroup(&self) -> String {
-        format!("/podwright-test-{}", self.number)
+        match CgroupDriver::of_this_run() {
+            CgroupDriver::Cgroupfs => format!("/podwright-test-{}", self.number),
+            CgroupDriver::Systemd => format!("/podwright_test_{}.slice", self.number),
+        }
     }
 
     /// The pods' address ranges: an IPv4 /24 and an IPv6 /64.

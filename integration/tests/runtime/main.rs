@@ -28,6 +28,7 @@ mod reboot;
 mod seccomp;
 mod stats;
 mod stream;
+mod systemd;
 mod tls;
 mod tour;
 mod user_namespaces;

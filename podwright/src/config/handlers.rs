@@ -8,7 +8,7 @@ use podwright_runtime::cgroup::CgroupPath;
 use podwright_runtime::config::{self, Config, DefaultSeccomp, PrivilegedDevices};
 use serde::Deserialize;
 
-use super::settings::{Cgroup, set};
+use super::settings::set;
 use super::values::{AbsolutePath, ValueError, from_text};
 
 /// The kernel's own limit on process ids (proc_sys_kernel(5), `pid_max`).
@@ -40,7 +40,15 @@ pub(crate) struct Pods {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HandlerSettings {
     pods: Pods,
-    cgroup: Cgroup,
+    cgroup: HandlerCgroup,
+}
+
+/// `[handlers.NAME.cgroup]`: the driver is one for all.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HandlerCgroup {
+    #[serde(deserialize_with = "from_text")]
+    root: Option<CgroupPath>,
 }
 
 /// The handlers by name.

@@ -11,6 +11,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 use podwright_runtime::config::{Config, StreamingTls};
+use podwright_runtime::systemd::InvalidSlice;
 
 pub(crate) use settings::Settings;
 pub(crate) use values::{LogFilter, LogFormat};
@@ -56,6 +57,11 @@ pub(crate) enum ConfigError {
         "the state directory {state} and the run directory {run} must not lie in one another: one is durable, the other is emptied at boot"
     )]
     NestedDirectories { state: PathBuf, run: PathBuf },
+    #[error("cgroup.root cannot be used with cgroup.driver = \"systemd\": {source}")]
+    CgroupRoot {
+        #[from]
+        source: InvalidSlice,
+    },
     #[error(
         "streaming.{given} is set and streaming.{missing} is not: TLS needs both the certificate and its key"
     )]
@@ -117,6 +123,7 @@ fn combine(file: Settings, flags: Settings) -> Result<Daemon, ConfigError> {
     let handlers = file.apply(&mut daemon);
     flags.apply(&mut daemon);
     handlers::apply(handlers, &mut daemon.runtime);
+    daemon.runtime.settle_cgroup_roots()?;
     let Config {
         state_dir,
         run_dir,
@@ -226,6 +233,37 @@ mod tests {
         };
         assert_eq!(told("a"), (100, UserNamespaces::Required, "/flag".into()));
         assert_eq!(told("b"), (7, UserNamespaces::Allowed, "/other".into()));
+    }
+
+    #[test]
+    fn roots_are_slices_with_the_systemd_driver() {
+        let settled = |text: &str| {
+            let text = format!("[cgroup]\ndriver = \"systemd\"\n{text}");
+            let runtime = parsed(&text).unwrap().runtime;
+            let handlers = runtime.handlers.values();
+            let roots = handlers.map(|handler| handler.cgroup_root.to_string());
+            let own = [runtime.cgroup_root.to_string()];
+            own.into_iter().chain(roots).collect::<Vec<_>>()
+        };
+        assert_eq!(settled(""), ["/podwright.slice"]);
+        assert_eq!(settled("root = \"/podwright\""), ["/podwright.slice"]);
+        let text = "root = \"a-b.slice\"\n[handlers.x]\n[handlers.y]\ncgroup.root = \"c.slice\"";
+        assert_eq!(
+            settled(text),
+            ["/a.slice/a-b.slice", "/a.slice/a-b.slice", "/c.slice"]
+        );
+        for refused in [
+            "[cgroup]\ndriver = \"systemd\"\nroot = \"/pods\"",
+            "[cgroup]\ndriver = \"systemd\"\n[handlers.x]\ncgroup.root = \"/pods\"",
+        ] {
+            let said = refusal(refused);
+            assert!(
+                said.contains("/pods") && said.contains("is no slice"),
+                "{said}"
+            );
+        }
+        let said = refusal("[cgroup]\ndriver = \"auto\"");
+        assert!(said.contains("cgroupfs"), "{said}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use podwright_image::Reference;
 use podwright_netns::{LinkName, TableName};
 use podwright_runtime::cgroup::CgroupPath;
-use podwright_runtime::config::Masquerade;
+use podwright_runtime::config::{self, Masquerade};
 use serde::Deserialize;
 
 use super::Daemon;
@@ -136,10 +136,32 @@ pub(crate) struct Network {
 #[derive(Debug, Default, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Cgroup {
-    /// The cgroup that pods without a cgroup parent are made in
+    /// Who makes the cgroups of pods; a kubelet has to have the same driver
+    #[arg(long = "cgroup-driver", value_name = "DRIVER")]
+    pub(crate) driver: Option<CgroupDriver>,
+    /// The cgroup that pods without a cgroup parent are made in; with the systemd driver, a slice
     #[arg(long = "cgroup-root", value_name = "PATH")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) root: Option<CgroupPath>,
+}
+
+/// As the kubelet's configuration spells them.
+#[derive(Debug, Clone, Copy, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CgroupDriver {
+    /// The runtime itself.
+    Cgroupfs,
+    /// systemd, a scope for each pod.
+    Systemd,
+}
+
+impl CgroupDriver {
+    fn driver(self) -> config::CgroupDriver {
+        match self {
+            Self::Cgroupfs => config::CgroupDriver::Cgroupfs,
+            Self::Systemd => config::CgroupDriver::Systemd,
+        }
+    }
 }
 
 /// `[registry]`
@@ -207,6 +229,10 @@ impl Settings {
         );
         set(&mut config.run_dir, paths.run.map(AbsolutePath::into_path));
         set(&mut config.socket, server.socket.map(SocketPath::into_path));
+        set(
+            &mut config.cgroup_driver,
+            cgroup.driver.map(CgroupDriver::driver),
+        );
         set(&mut config.cgroup_root, cgroup.root);
         let paths =
             |dirs: Vec<AbsolutePath>| dirs.into_iter().map(AbsolutePath::into_path).collect();

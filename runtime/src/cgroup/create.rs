@@ -1,6 +1,7 @@
 //! Making a group in every mount.
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 use super::dir::Dir;
 use super::hierarchy::{Controller, Interface, Mount};
@@ -15,6 +16,27 @@ impl Hierarchy {
     /// # Errors
     /// [`CgroupError::Io`] or [`CgroupError::Write`]; what was made until then stays, [`Cgroup::remove`] takes it away.
     pub fn create(&self, path: &CgroupPath) -> Result<Cgroup, CgroupError> {
+        self.make_everywhere(path)?;
+        self.enable_all(path)?;
+        Ok(self.cgroup(path))
+    }
+
+    /// Makes `path` below a group that `process` is in and moves it, before controllers are enabled in its old group, which
+    /// must not have processes then (cgroups(7)).
+    ///
+    /// # Errors
+    /// As [`Hierarchy::create`].
+    pub fn create_around(&self, path: &CgroupPath, process: Pid) -> Result<Cgroup, CgroupError> {
+        self.make_everywhere(path)?;
+        for mount in self.mounts() {
+            let dir = mount.dir.open(path.relative())?;
+            dir.write("cgroup.procs", &process.to_string())?;
+        }
+        self.enable_all(path)?;
+        Ok(self.cgroup(path))
+    }
+
+    fn make_everywhere(&self, path: &CgroupPath) -> Result<(), CgroupError> {
         let cpuset = self
             .location(Controller::Cpuset)
             .filter(|location| location.interface == Interface::V1);
@@ -24,11 +46,15 @@ impl Hierarchy {
                 fill_cpuset(mount, path)?;
             }
         }
-        if self.version() == Version::V2 {
-            let wanted: Vec<_> = self.v2_controllers().collect();
-            self.enable(path, &wanted)?;
+        Ok(())
+    }
+
+    fn enable_all(&self, path: &CgroupPath) -> Result<(), CgroupError> {
+        if self.version() != Version::V2 {
+            return Ok(());
         }
-        Ok(self.cgroup(path))
+        let wanted: Vec<_> = self.v2_controllers().collect();
+        self.enable(path, &wanted)
     }
 
     /// Enables v2 controllers for `path`, which they then show in `cgroup.controllers`.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use podwright_cri_api::v1 as cri;
 
 use crate::cgroup::Version;
+use crate::config::CgroupDriver;
 use crate::node::Node;
 
 pub(super) fn version() -> cri::VersionResponse {
@@ -53,6 +54,10 @@ fn info(node: &Node) -> BTreeMap<String, String> {
         "runDir": config.run_dir,
         "socket": config.socket,
         "cgroupRoot": config.cgroup_root.as_str(),
+        "cgroupDriver": match config.cgroup_driver {
+            CgroupDriver::Cgroupfs => "cgroupfs",
+            CgroupDriver::Systemd => "systemd",
+        },
         "cgroupVersion": cgroups,
         "bridge": config.network.bridge,
         "subnets": subnets,
@@ -69,9 +74,13 @@ fn info(node: &Node) -> BTreeMap<String, String> {
     ])
 }
 
-pub(super) fn runtime_config() -> cri::RuntimeConfigResponse {
+pub(super) fn runtime_config(node: &Node) -> cri::RuntimeConfigResponse {
+    let driver = match node.config.cgroup_driver {
+        CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+        CgroupDriver::Systemd => cri::CgroupDriver::Systemd,
+    };
     let linux = cri::LinuxRuntimeConfiguration {
-        cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+        cgroup_driver: driver.into(),
     };
     cri::RuntimeConfigResponse { linux: Some(linux) }
 }

@@ -33,7 +33,7 @@ impl RuntimeService for Service {
         &self,
         _: Request<RuntimeConfigRequest>,
     ) -> Answer<RuntimeConfigResponse> {
-        Ok(Response::new(node_status::runtime_config()))
+        Ok(Response::new(node_status::runtime_config(&self.node)))
     }
 
     async fn run_pod_sandbox(

@@ -1,5 +1,6 @@
 //! Pod sandboxes: the namespaces, cgroup, addresses and files that a pod's containers share.
 
+mod cgroup;
 mod files;
 mod labels;
 mod remove;
@@ -10,6 +11,7 @@ mod update;
 mod user_namespace;
 mod view;
 
+pub(crate) use cgroup::id_of_group;
 pub(crate) use labels::label;
 pub(crate) use remove::remove;
 pub(crate) use run::run;

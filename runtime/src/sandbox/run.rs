@@ -10,7 +10,7 @@ use podwright_pause::wire::Bytes;
 
 use super::settings::{IpcMode, NetworkMode, PidMode, Settings};
 use super::{PodName, Sandbox, State, files};
-use crate::cgroup::{Cgroup, CgroupPath, Version};
+use crate::cgroup::{Cgroup, CgroupPath};
 use crate::clock;
 use crate::error::{CallError, Context, Kind};
 use crate::handler::Handler;
@@ -119,7 +119,7 @@ async fn make(
     settings: Settings,
     handler: Arc<Handler>,
 ) -> Result<Sandbox, CallError> {
-    let cgroup = pod_cgroup(&handler, &id, &config)?;
+    let cgroup = super::cgroup::path(node.config.cgroup_driver, &handler, &id, &config)?;
     let directory = super::directory(&node.config.state_dir, &id);
     let record = SandboxRecord {
         id: id.to_string(),
@@ -177,16 +177,15 @@ async fn start(
         })?;
     }
     let labels = super::labels::of_pod(&node.selinux, &config, id)?;
-    let own_cgroup = node
-        .cgroups
-        .create(&pause_cgroup(node, cgroup)?)
-        .internal(|| "cannot make the pod's cgroup".into())?;
-    super::update::apply(&config, &node.cgroups.cgroup(cgroup), &(&config).into())?;
     let pause = Pause::start(&node.program, id, node.events.clone())
         .await
         .internal(|| "cannot run the pod sandbox".into())?;
     let label = labels.map(|labels| labels.mount);
-    match furnish(node, id, settings, &own_cgroup, &hostname, label, &pause).await {
+    let furnished = async {
+        let own_cgroup = super::cgroup::enter(node, id, &config, cgroup, &pause).await?;
+        furnish(node, id, settings, &own_cgroup, &hostname, label, &pause).await
+    };
+    match furnished.await {
         Ok(()) => Ok(pause),
         Err(error) => {
             // It is of no use; what it has made goes with it.
@@ -276,36 +275,6 @@ fn attach(
         .iter()
         .map(|address| address.address)
         .collect())
-}
-
-fn pod_cgroup(
-    handler: &Handler,
-    id: &SandboxId,
-    config: &PodSandboxConfig,
-) -> Result<CgroupPath, CallError> {
-    let parent = config
-        .linux
-        .as_ref()
-        .map_or("", |linux| linux.cgroup_parent.as_str());
-    let parent = match parent {
-        "" => handler.cgroup_root().clone(),
-        // The kubelet's cgroupfs driver sends absolute paths; a relative one starts at the root as well.
-        path => CgroupPath::new(&format!("/{}", path.trim_matches('/')))
-            .invalid(|| "cannot use the pod's cgroup parent".into())?,
-    };
-    parent
-        .join(&format!("{}{id}", crate::CGROUP_PREFIX))
-        .internal(|| "cannot name the pod's cgroup".into())
-}
-
-/// Where pause itself is: on cgroup v2, and for the controllers that a hybrid machine has there, no cgroup has both processes and children with controllers (cgroups(7)).
-fn pause_cgroup(node: &Node, pod: &CgroupPath) -> Result<CgroupPath, CallError> {
-    match node.cgroups.version() {
-        Version::V1 => Ok(pod.clone()),
-        Version::V2 | Version::Hybrid => pod
-            .join("pause")
-            .internal(|| "cannot name pause's cgroup".into()),
-    }
 }
 
 fn namespaces(settings: &Settings) -> u64 {

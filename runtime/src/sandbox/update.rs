@@ -78,8 +78,7 @@ pub(super) fn apply(
     resources: &PodResourcesRecord,
 ) -> Result<(), CallError> {
     let limits = limits(resources)?;
-    let linux = config.linux.as_ref();
-    if linux.is_some_and(|linux| !linux.cgroup_parent.is_empty()) {
+    if !super::cgroup::parent(config).is_empty() {
         return Ok(());
     }
     cgroup.apply(&limits).map_err(|error| {
