@@ -167,7 +167,7 @@ impl Runtime {
             program,
             seccomp: security::seccomp::ProgramCache::new(SECCOMP_PROGRAMS),
             capabilities: security::capabilities::available()?,
-            apparmor: security::apparmor::AppArmor::of_this_machine(),
+            apparmor: security::apparmor::AppArmor::of_this_machine().await,
             selinux: security::selinux::Selinux::of_this_machine()?,
             oom_scores: security::oom::OomScoreRange::of_this_process()?,
             reclaim,

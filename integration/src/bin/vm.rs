@@ -12,7 +12,9 @@ use clap::Parser;
 use podwright_integration::{
     cache, images,
     tools::Tools,
-    vm::{Accelerator, DEFAULT_KERNEL, Disk, FileSystem, Init, Job, Machine, Share},
+    vm::{
+        Accelerator, DEFAULT_KERNEL, Disk, FileSystem, Init, Job, Machine, SecurityModule, Share,
+    },
 };
 
 /// The environment variable that names the program under test.
@@ -48,6 +50,9 @@ struct Cli {
     /// Boot with Debian's systemd as the first process, and run the command in a unit
     #[arg(long)]
     systemd: bool,
+    /// With SELinux in place of AppArmor; the policy binds containers alone
+    #[arg(long)]
+    selinux: bool,
     /// The machine's memory
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory: u32,
@@ -162,6 +167,10 @@ async fn job(cli: Cli, scratch: &Path) -> Result<Job> {
         disks: vec![disk.await??],
         shares,
         kernel: cli.kernel,
+        security: match cli.selinux {
+            true => SecurityModule::Selinux,
+            false => SecurityModule::AppArmor,
+        },
         kernel_parameters: cli.kernel_parameters,
         init: if cli.systemd {
             Init::Systemd

@@ -15,7 +15,11 @@ use nix::{
 use podwright_cri_api::client::{self, Client};
 use tokio::{process::Child, time::timeout};
 
-use super::{CgroupDriver, DEADLINE, Disk, DiskSize, Slot, launch::Files, reclaim};
+use super::{
+    CgroupDriver, DEADLINE, Disk, DiskSize, Slot,
+    launch::{Files, launch_under},
+    reclaim,
+};
 use crate::registry::Registry;
 
 /// What a reboot does with the run directory.
@@ -94,7 +98,7 @@ impl Daemon {
     ) -> Result<Self> {
         registry.write_hosts(&slot.path("hosts"))?;
         write_configuration(&slot, sections)?;
-        let child = launch(&slot).await?;
+        let child = launch(&slot, &[]).await?;
         let client = client::connect(slot.path("run/cri.sock"))
             .await
             .with_context(|| format!("connecting to the daemon that said READY\n{}", log(&slot)))?;
@@ -112,7 +116,17 @@ impl Daemon {
     /// As for [`start`](Self::start).
     pub async fn restart(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the daemon still runs");
-        self.child = Some(launch(&self.slot).await?);
+        self.child = Some(launch(&self.slot, &[]).await?);
+        Ok(())
+    }
+
+    /// The same by a program that becomes what its further arguments name, such as `aa-exec -p PROFILE --`.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn restart_under(&mut self, wrapper: &[&str]) -> Result<()> {
+        ensure!(self.child.is_none(), "the daemon still runs");
+        self.child = Some(launch(&self.slot, wrapper).await?);
         Ok(())
     }
 
@@ -262,14 +276,14 @@ fn configuration(slot: &Slot) -> String {
     text
 }
 
-/// Starts the slot's daemon, and waits until it is ready.
-async fn launch(slot: &Slot) -> Result<Child> {
+/// Starts the slot's daemon behind the words of `wrapper`, if there are any, and waits until it is ready.
+async fn launch(slot: &Slot, wrapper: &[&str]) -> Result<Child> {
     let files = Files {
         configuration: slot.path("podwright.toml"),
         log: slot.path("daemon.log"),
         notify: slot.path("notify.sock"),
     };
-    super::launch::launch(&files).await
+    launch_under(wrapper, &files).await
 }
 
 fn log(slot: &Slot) -> String {

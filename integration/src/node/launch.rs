@@ -1,6 +1,7 @@
 //! Starts the program under test.
 
 use std::{
+    ffi::OsString,
     fs::{self, OpenOptions},
     os::unix::process::ExitStatusExt as _,
     path::PathBuf,
@@ -35,6 +36,14 @@ pub struct Files {
 /// # Errors
 /// When the program is not built, or ends or hangs before it is ready; with its log.
 pub async fn launch(files: &Files) -> Result<Child> {
+    launch_under(&[], files).await
+}
+
+/// The same by a program that becomes what its further arguments name, such as `aa-exec -p PROFILE --`.
+///
+/// # Errors
+/// As for [`launch`].
+pub(super) async fn launch_under(wrapper: &[&str], files: &Files) -> Result<Child> {
     let notify = &files.notify;
     let _ = fs::remove_file(notify);
     let ready =
@@ -44,7 +53,10 @@ pub async fn launch(files: &Files) -> Result<Child> {
         .append(true)
         .open(&files.log)?;
     let program = program()?;
-    let mut child = Command::new(&program)
+    let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
+    words.push(program.clone().into());
+    let mut child = Command::new(&words[0])
+        .args(&words[1..])
         .args(["runtime", "--config"])
         .arg(&files.configuration)
         .env("NOTIFY_SOCKET", notify)

@@ -46,6 +46,9 @@ while read -r tag access path; do
     mount -t 9p -o "trans=virtio,version=9p2000.L,msize=512000,cache=loose,$access" "$tag" "$path" || echo "no share on $path"
 done < /job/shares
 
+if [ -e /job/selinux.sh ]; then
+    . /job/selinux.sh
+fi
 # systemd takes over as the first process, and runs the job as a unit.
 if [ -e /job/systemd.sh ]; then
     . /job/systemd.sh

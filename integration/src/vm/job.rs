@@ -7,12 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Disk, Share, kernel::DEFAULT_KERNEL, share};
+use super::{Disk, Share, kernel::DEFAULT_KERNEL, selinux, share};
 
 const BOOT: &str = include_str!("boot.sh");
 const RUN: &str = include_str!("run.sh");
 const SYSTEMD: &str = include_str!("systemd.sh");
 const UNIT: &str = include_str!("job.service");
+const SELINUX: &str = include_str!("selinux.sh");
 /// Where the first disk is mounted; /tmp and /var/lib/podwright are on it.
 const FIRST_DISK: &str = "/disk";
 
@@ -24,6 +25,26 @@ pub enum Init {
     Script,
     /// Debian's systemd with the system bus; the job is a unit.
     Systemd,
+}
+
+/// What confines processes beyond their users; a kernel has one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecurityModule {
+    /// As on Debian's and Ubuntu's nodes.
+    #[default]
+    AppArmor,
+    /// With Debian's policy, which is enforced for containers. Other processes may do what they like, so that a root without
+    /// labels will do.
+    Selinux,
+}
+
+impl SecurityModule {
+    pub(super) const fn kernel_parameters(self) -> &'static str {
+        match self {
+            Self::AppArmor => "apparmor=1 security=apparmor",
+            Self::Selinux => "selinux=1 security=selinux",
+        }
+    }
 }
 
 /// A machine to start and the command that it runs; when that ends, the machine does.
@@ -40,6 +61,8 @@ pub struct Job {
     pub shares: Vec<Share>,
     /// The Debian package of the kernel.
     pub kernel: String,
+    /// What confines processes.
+    pub security: SecurityModule,
     /// Added to the kernel's command line; the last of two that contradict each other counts.
     pub kernel_parameters: Vec<String>,
     /// What the machine's first process is.
@@ -57,6 +80,7 @@ impl Job {
             disks: Vec::new(),
             shares: Vec::new(),
             kernel: DEFAULT_KERNEL.to_owned(),
+            security: SecurityModule::default(),
             kernel_parameters: Vec::new(),
             init: Init::default(),
             memory_mib: 2048,
@@ -76,8 +100,11 @@ impl Job {
             ("run", RUN.to_owned()),
             ("command", self.script()),
             ("disks", points),
-            ("shares", share::table(&self.shares)),
+            ("shares", share::table(&self.all_shares()?)),
         ];
+        if self.security == SecurityModule::Selinux {
+            files.push(("selinux.sh", SELINUX.to_owned()));
+        }
         if self.init == Init::Systemd {
             files.extend([
                 ("systemd.sh", SYSTEMD.to_owned()),
@@ -89,6 +116,21 @@ impl Job {
             fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// The job's own, and what the machine needs.
+    ///
+    /// # Errors
+    /// When the SELinux policy cannot be made.
+    pub(super) fn all_shares(&self) -> Result<Vec<Share>> {
+        let mut shares = self.shares.clone();
+        if self.security == SecurityModule::Selinux {
+            shares.push(Share {
+                outside: selinux::policy()?,
+                ..Share::same_path(Path::new("/etc/selinux"))
+            });
+        }
+        Ok(shares)
     }
 
     fn mount_points(&self) -> impl Iterator<Item = PathBuf> {

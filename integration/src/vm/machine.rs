@@ -75,9 +75,11 @@ impl Machine {
     /// # Errors
     /// As for [`start`](Self::start).
     pub async fn start_with(job: &Job, accelerator: Accelerator) -> Result<Self> {
-        let (package, init) = (job.kernel.clone(), job.init);
-        let opened = tokio::task::spawn_blocking(move || parts(&package, init));
-        let (programs, kernel, root) = opened.await??;
+        let (package, init, own) = (job.kernel.clone(), job.init, job.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            anyhow::Ok((parts(&package, init)?, own.all_shares()?))
+        });
+        let ((programs, kernel, root), shares) = opened.await??;
         let directory = tempfile::Builder::new().prefix("podwright-vm-").tempdir()?;
         let path = |name: &str| directory.path().join(name);
         let files = Files {
@@ -86,6 +88,7 @@ impl Machine {
             root,
             modules: kernel.modules(),
             job: path("job"),
+            shares,
             console: path("console"),
             output: path("output"),
             status: path("status"),

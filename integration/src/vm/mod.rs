@@ -18,11 +18,12 @@ pub mod power;
 mod programs;
 mod qemu;
 mod root;
+mod selinux;
 mod share;
 
 pub use accelerator::Accelerator;
 pub use disk::{Disk, FileSystem};
-pub use job::{Init, Job};
+pub use job::{Init, Job, SecurityModule};
 pub use kernel::DEFAULT_KERNEL;
 pub use machine::Machine;
 pub use share::{Access, Share};

@@ -9,16 +9,15 @@ use super::{
     Disk, Job,
     accelerator::Accelerator,
     disk::Source,
-    share::{self, Access},
+    share::{self, Access, Share},
 };
 
 /// As many as a small node has.
 const PROCESSORS: &str = "2";
-/// No output on the console but the kernel's errors; pressure stall information, AppArmor; an oops is an end,
-/// and so is a panic. Without `no_timer_check` the kernel counts the ticks of its first moments, and panics when the
-/// host has kept the machine waiting in them.
-const KERNEL_PARAMETERS: &str = "console=ttyS0 quiet panic=-1 oops=panic no_timer_check psi=1 \
-    apparmor=1 security=apparmor";
+/// No output on the console but the kernel's errors; pressure stall information; an oops is an end, and so is a panic.
+/// Without `no_timer_check` the kernel counts the ticks of its first moments, and panics when the host has kept the machine
+/// waiting in them.
+const KERNEL_PARAMETERS: &str = "console=ttyS0 quiet panic=-1 oops=panic no_timer_check psi=1";
 
 /// The files of a machine.
 #[derive(Clone, Debug)]
@@ -29,6 +28,8 @@ pub(super) struct Files {
     pub(super) modules: PathBuf,
     /// What the machine sees as /job.
     pub(super) job: PathBuf,
+    /// What the machine mounts, in the order in which it does.
+    pub(super) shares: Vec<Share>,
     /// What the machine writes to its serial console is written here.
     pub(super) console: PathBuf,
     /// Unix sockets that listen already.
@@ -63,6 +64,7 @@ pub(super) fn arguments(job: &Job, accelerator: Accelerator, files: &Files) -> V
     arguments.option("-initrd", "", &files.initramfs, "");
     let parameters = [
         KERNEL_PARAMETERS.to_owned(),
+        job.security.kernel_parameters().to_owned(),
         job.kernel_parameters.join(" "),
     ];
     arguments.add(&["-append", parameters.join(" ").trim()]);
@@ -87,7 +89,7 @@ pub(super) fn arguments(job: &Job, accelerator: Accelerator, files: &Files) -> V
         arguments.disk(disk);
     }
     arguments.share("job", &files.job, Access::ReadOnly);
-    for (index, shared) in job.shares.iter().enumerate() {
+    for (index, shared) in files.shares.iter().enumerate() {
         arguments.share(&share::tag(index), &shared.outside, shared.access);
     }
     arguments.list
@@ -145,7 +147,7 @@ impl Arguments {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::vm::{Disk, Share};
+    use crate::vm::Disk;
 
     #[test]
     fn disks_and_shares_are_in_the_order_in_which_the_machine_mounts_them() {
@@ -156,6 +158,7 @@ mod tests {
             root: path("root"),
             modules: path("modules"),
             job: path("job,2"),
+            shares: vec![Share::same_path(Path::new("/target"))],
             console: path("console"),
             output: path("output"),
             status: path("status"),
@@ -163,7 +166,6 @@ mod tests {
         let disk = tempfile::NamedTempFile::new().unwrap();
         let mut job = Job::new(&["true"]);
         job.disks.push(Disk::open(disk.path()).unwrap());
-        job.shares.push(Share::same_path(Path::new("/target")));
         job.kernel_parameters.push("psi=0".to_owned());
         let arguments = arguments(&job, Accelerator::Emulation, &files);
         let values = |option: &str| -> Vec<_> {

@@ -4,6 +4,7 @@
 //! test has a daemon of its own and ends by checking that nothing is left on the machine.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod apparmor;
 mod attacks;
 mod bad_input;
 mod calls;

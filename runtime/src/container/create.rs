@@ -141,7 +141,9 @@ async fn make(
     super::log::check_path(&sandbox, &config)?;
     let (volume_images, mut leases) = volume_images::resolve(node, &config)?;
     leases.push(lease);
+    let confinement = super::confine::decide(node, &sandbox, &config).await?;
     let mut record = record(node, id, &sandbox, &image, config)?;
+    record.confinement = Some(confinement);
     record.volume_images = volume_images;
     let cgroup = sandbox
         .cgroup
@@ -288,6 +290,7 @@ fn record(
             .collect(),
         volume_images: Vec::new(),
         cdi_edits: cdi_edits(node, &config, &[])?,
+        confinement: None,
         user: Some(mapped(sandbox, user(node, image, &config)?)?),
         log_path: super::log::path(sandbox, &config),
         config: Some(config),
@@ -458,10 +461,6 @@ impl Container {
     /// The spec of the request, with what NRI plugins have made of it.
     fn make_spec(&self, node: &Node) -> Result<Spec, CallError> {
         let score = self.asked_resources().oom_score_adj;
-        let linux = self.config.linux.as_ref();
-        let context = linux
-            .and_then(|linux| linux.security_context.clone())
-            .unwrap_or_default();
         let mut spec = plan::container_spec(&SpecInputs {
             sandbox: &self.sandbox,
             config: &self.config,
@@ -473,8 +472,10 @@ impl Container {
                 .oom_scores
                 .clamp(score)
                 .invalid(|| "cannot set oom_score_adj".into())?,
-            apparmor: super::confine::apparmor(node, &context)?,
-            labels: super::confine::selinux(node, &self.sandbox, &context)?,
+            confinement: &match &self.record.confinement {
+                Some(decided) => decided.clone(),
+                None => super::confine::decide_again(node, &self.sandbox, &self.config)?,
+            },
         })?;
         let edits = cdi::Edits::from_json(&self.record.cdi_edits)?;
         let pod = self.sandbox.settings.user_namespace.as_ref();

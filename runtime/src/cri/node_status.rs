@@ -6,6 +6,7 @@ use podwright_cri_api::v1 as cri;
 
 use crate::cgroup::Version;
 use crate::config::CgroupDriver;
+use crate::error::chain;
 use crate::node::Node;
 
 pub(super) fn version() -> cri::VersionResponse {
@@ -18,7 +19,8 @@ pub(super) fn version() -> cri::VersionResponse {
     }
 }
 
-/// The conditions hold whenever the daemon answers: it does not serve before its parts are there.
+/// The conditions that the kubelet asks for hold whenever the daemon answers: it does not serve before its parts are there.
+/// A security module that is on and cannot be used is a further one, which does not hold.
 pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
     let condition = |kind: &str| cri::RuntimeCondition {
         r#type: kind.into(),
@@ -32,12 +34,25 @@ pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
     };
     cri::StatusResponse {
         status: Some(cri::RuntimeStatus {
-            conditions: vec![condition("RuntimeReady"), condition("NetworkReady")],
+            conditions: [condition("RuntimeReady"), condition("NetworkReady")]
+                .into_iter()
+                .chain(apparmor_failure(node))
+                .collect(),
         }),
         info: if verbose { info(node) } else { BTreeMap::new() },
         runtime_handlers: node.handlers.cri(&node.kernel),
         features: Some(features),
     }
+}
+
+fn apparmor_failure(node: &Node) -> Option<cri::RuntimeCondition> {
+    let error = node.apparmor.default_profile().err()?;
+    Some(cri::RuntimeCondition {
+        r#type: "AppArmorReady".into(),
+        status: false,
+        reason: "NoDefaultProfile".into(),
+        message: chain(&error),
+    })
 }
 
 fn info(node: &Node) -> BTreeMap<String, String> {
@@ -62,6 +77,7 @@ fn info(node: &Node) -> BTreeMap<String, String> {
         "bridge": config.network.bridge,
         "subnets": subnets,
         "registryConfigDirs": config.registry.config_dirs,
+        "appArmorProfile": node.apparmor.default_profile().ok().flatten(),
     });
     let capabilities = node.capabilities.names();
     BTreeMap::from([

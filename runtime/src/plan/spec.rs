@@ -10,11 +10,10 @@ use podwright_cri_api::v1::ContainerConfig;
 use super::{environment, mounts, process, resources};
 use crate::cgroup::CgroupPath;
 use crate::error::{CallError, Context};
-use crate::records::UserRecord;
+use crate::records::{ConfinementRecord, UserRecord};
 use crate::sandbox::{IpcMode, NetworkMode, PidMode, Sandbox, pid_mode};
 use crate::security::Privilege;
 use crate::security::capabilities::CapabilitySet;
-use crate::security::selinux::Labels;
 
 /// What a container may open at first and at most: enough for servers, few enough for programs that walk through all.
 const OPEN_FILES: (u64, u64) = (1024, 524_288);
@@ -30,10 +29,8 @@ pub(crate) struct SpecInputs<'a> {
     pub(crate) available: CapabilitySet,
     /// The score as it will be set.
     pub(crate) oom_score_adj: i32,
-    /// A loaded profile's name.
-    pub(crate) apparmor: Option<String>,
-    /// For SELinux; none where that is off.
-    pub(crate) labels: Option<Labels>,
+    /// Its AppArmor profile and SELinux labels.
+    pub(crate) confinement: &'a ConfinementRecord,
 }
 
 /// The spec of a container; fails when the request cannot be met.
@@ -109,11 +106,14 @@ fn oci_process(
     process.set_rlimits(Some(vec![limit]));
     process.set_no_new_privileges(Some(context.no_new_privs));
     process.set_oom_score_adj(Some(inputs.oom_score_adj));
-    process.set_apparmor_profile(inputs.apparmor.clone());
-    // A privileged container runs as the runtime does.
-    let label = inputs.labels.clone().filter(|_| !context.privileged);
-    process.set_selinux_label(label.map(|labels| labels.process));
+    process.set_apparmor_profile(named(&inputs.confinement.apparmor));
+    process.set_selinux_label(named(&inputs.confinement.process_label));
     Ok(process)
+}
+
+/// A record's text; empty for none.
+fn named(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 fn linux(
@@ -152,7 +152,7 @@ fn linux(
         linux.set_uid_mappings(Some(mounts::oci_mappings(&mappings.uids)?));
         linux.set_gid_mappings(Some(mounts::oci_mappings(&mappings.gids)?));
     }
-    linux.set_mount_label(inputs.labels.clone().map(|labels| labels.mount));
+    linux.set_mount_label(named(&inputs.confinement.mount_label));
     linux.set_devices(Some(devices));
     // A kubelet sends the lists it means; an empty one stands for none (procMount: Unmasked).
     let (masked, read_only) = match privilege {

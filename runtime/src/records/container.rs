@@ -47,6 +47,23 @@ pub(crate) struct ContainerRecord {
     /// What its CDI devices change of it, as JSON; empty for nothing.
     #[prost(string, tag = "13")]
     pub(crate) cdi_edits: String,
+    /// What binds it. A record of a daemon that wrote none stands for what its request means now.
+    #[prost(message, optional, tag = "14")]
+    pub(crate) confinement: Option<ConfinementRecord>,
+}
+
+/// The AppArmor profile and SELinux labels of a container, as they were understood when it was created. An exec enters the same.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ConfinementRecord {
+    /// The profile's name; empty for none.
+    #[prost(string, tag = "1")]
+    pub(crate) apparmor: String,
+    /// The label of its processes; empty for none.
+    #[prost(string, tag = "2")]
+    pub(crate) process_label: String,
+    /// The label of its files; empty for none.
+    #[prost(string, tag = "3")]
+    pub(crate) mount_label: String,
 }
 
 /// An image that is mounted as a volume, as its name was understood when the container was created.

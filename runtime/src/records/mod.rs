@@ -12,8 +12,8 @@ mod container;
 mod sandbox;
 
 pub(crate) use container::{
-    ContainerRecord, ExitRecord, NriRecord, ResourcesRecord, StartedRecord, UserRecord,
-    VolumeImageRecord,
+    ConfinementRecord, ContainerRecord, ExitRecord, NriRecord, ResourcesRecord, StartedRecord,
+    UserRecord, VolumeImageRecord,
 };
 pub(crate) use sandbox::{PodResourcesRecord, ReadyRecord, SandboxRecord, StoppedRecord};
 

@@ -1,6 +1,7 @@
 //! What a container may do: seccomp programs, capabilities, users, paths, devices, sysctls, OOM score.
 //!
-//! Everything here is data in, data out; the results go into launch plans, and nothing is applied here.
+//! Everything here is data in, data out; the results go into launch plans, and nothing is applied here. The one exception is
+//! the default AppArmor profile, which is loaded when the daemon starts (`apparmor/load.rs`).
 
 pub mod apparmor;
 pub mod capabilities;
