@@ -103,9 +103,6 @@ pub enum RuntimeError {
     /// The daemon's own OOM score.
     #[error("cannot find out which OOM scores may be given to containers")]
     OomScore(#[from] security::oom::OomScoreError),
-    /// The SELinux policy.
-    #[error("cannot find out how SELinux labels containers")]
-    Selinux(#[from] security::selinux::SelinuxError),
     /// The pod network's configuration.
     #[error("the network configuration cannot be used: {0}")]
     NetworkConfig(String),
@@ -168,7 +165,7 @@ impl Runtime {
             seccomp: security::seccomp::ProgramCache::new(SECCOMP_PROGRAMS),
             capabilities: security::capabilities::available()?,
             apparmor: security::apparmor::AppArmor::of_this_machine().await,
-            selinux: security::selinux::Selinux::of_this_machine()?,
+            selinux: security::selinux::Selinux::of_this_machine(),
             oom_scores: security::oom::OomScoreRange::of_this_process()?,
             reclaim,
             nri: Nri::new(plugin_settings(&config)),

@@ -132,7 +132,7 @@ async fn recover_sandbox(
     id: &SandboxId,
     directory: &Path,
 ) -> Result<Found, String> {
-    let record = SandboxRecord::read(directory)
+    let mut record = SandboxRecord::read(directory)
         .map_err(text)?
         .ok_or("it has no record: the daemon died while making it")?;
     let config = record.config.clone().ok_or("its record has no config")?;
@@ -157,6 +157,7 @@ async fn recover_sandbox(
         true => None,
         false => living(node, id).await,
     };
+    sandbox::restore_level(&node.selinux, &mut record);
     let alive = state.is_some();
     let (state, entries) = match state {
         Some((pause, entries)) => (sandbox::State::Ready(pause), entries),

@@ -17,6 +17,7 @@ const COMPILER: &[&str] = &[
     "checkpolicy",
     "coreutils",
     "dash",
+    "findutils",
     "gawk",
     "grep",
     "m4",

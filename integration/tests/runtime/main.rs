@@ -27,6 +27,7 @@ mod network;
 mod nri;
 mod reboot;
 mod seccomp;
+mod selinux;
 mod stats;
 mod stream;
 mod systemd;

@@ -12,7 +12,7 @@ use crate::index::shown;
 use crate::node::Node;
 use crate::plan::{SeccompChoice, privilege};
 use crate::records::ConfinementRecord;
-use crate::sandbox::{Sandbox, label};
+use crate::sandbox::Sandbox;
 use crate::security::apparmor::{AppArmorError, ProfileRequest};
 use crate::security::capabilities::CapabilitySet;
 use crate::security::seccomp::{MAX_PROFILE, Program};
@@ -165,8 +165,9 @@ fn selinux(
     sandbox: &Sandbox,
     context: &LinuxContainerSecurityContext,
 ) -> Result<Option<Labels>, CallError> {
-    match &context.selinux_options {
-        None => sandbox.labels(&node.selinux),
-        Some(options) => label(&node.selinux, options, &sandbox.id),
-    }
+    sandbox.labels(
+        &node.selinux,
+        context.selinux_options.as_ref(),
+        privilege(context),
+    )
 }

@@ -46,7 +46,7 @@ fn relabel(path: &str, label: &str) -> Result<(), CallError> {
     }
     let root = File::open(&real).internal(failed)?;
     let is_directory = root.metadata().internal(failed)?.is_dir();
-    label_one(root.as_fd(), label).internal(failed)?;
+    label_file(root.as_fd(), label).internal(failed)?;
     if is_directory {
         label_below(root.into(), label).internal(failed)?;
     }
@@ -79,7 +79,7 @@ fn label_below(root: OwnedFd, label: &str) -> io::Result<()> {
                 }
                 file => file?,
             };
-            label_one(file.as_fd(), label)?;
+            label_file(file.as_fd(), label)?;
             if kind.is_dir() {
                 open.push(file);
             }
@@ -89,7 +89,7 @@ fn label_below(root: OwnedFd, label: &str) -> io::Result<()> {
 }
 
 /// A file system without labels of its own (NFS, FAT) has the mount's: that is as good.
-fn label_one(file: std::os::fd::BorrowedFd<'_>, label: &str) -> io::Result<()> {
+pub(crate) fn label_file(file: std::os::fd::BorrowedFd<'_>, label: &str) -> io::Result<()> {
     match sys::set_attribute(file, "security.selinux", label.as_bytes()) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         result => result,

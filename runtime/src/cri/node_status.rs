@@ -37,6 +37,7 @@ pub(super) fn status(node: &Node, verbose: bool) -> cri::StatusResponse {
             conditions: [condition("RuntimeReady"), condition("NetworkReady")]
                 .into_iter()
                 .chain(apparmor_failure(node))
+                .chain(selinux_failure(node))
                 .collect(),
         }),
         info: if verbose { info(node) } else { BTreeMap::new() },
@@ -52,6 +53,15 @@ fn apparmor_failure(node: &Node) -> Option<cri::RuntimeCondition> {
         status: false,
         reason: "NoDefaultProfile".into(),
         message: chain(&error),
+    })
+}
+
+fn selinux_failure(node: &Node) -> Option<cri::RuntimeCondition> {
+    Some(cri::RuntimeCondition {
+        r#type: "SELinuxReady".into(),
+        status: false,
+        reason: "NoContainerPolicy".into(),
+        message: node.selinux.failure()?.to_owned(),
     })
 }
 
@@ -77,6 +87,7 @@ fn info(node: &Node) -> BTreeMap<String, String> {
         "bridge": config.network.bridge,
         "subnets": subnets,
         "registryConfigDirs": config.registry.config_dirs,
+        "selinuxLabel": node.selinux.process_label(),
         "appArmorProfile": node.apparmor.default_profile().ok().flatten(),
     });
     let capabilities = node.capabilities.names();

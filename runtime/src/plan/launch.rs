@@ -204,10 +204,7 @@ fn overlay(inputs: &LaunchInputs<'_>) -> Result<Step, CallError> {
     // Without it every mount of a writable overlay starts its lifetime with a sync of the upper file system on umount
     // (containerd issue 4485): a container's writable layer need not survive a power loss.
     options.extend_from_slice(b",volatile");
-    if let Some(label) = mount_label(inputs.spec) {
-        // Its commas are the label's own (mount(8), "context=").
-        options.extend_from_slice(format!(",context=\"{label}\"").as_bytes());
-    }
+    push_label(&mut options, inputs.spec);
     check_length(&options, lower.len())?;
     Ok(Step::OverlayRoot {
         layers: path_bytes(inputs.layers_root),
@@ -260,6 +257,7 @@ fn image_source(
         lower.push(b':');
     }
     push_escaped(&mut lower, inputs.empty);
+    push_label(&mut lower, inputs.spec);
     check_length(&lower, image.layer_directories.len())?;
     Ok(BindSource::Image {
         layers: path_bytes(inputs.layers_root),
@@ -269,9 +267,17 @@ fn image_source(
     })
 }
 
-/// A tmpfs of the container's is labelled for it; the kernel's own file systems have the policy's labels.
+/// The label of an overlay's files. Its commas are the label's own (mount(8), "context=").
+fn push_label(options: &mut Vec<u8>, spec: &Spec) {
+    if let Some(label) = mount_label(spec) {
+        options.extend_from_slice(format!(",context=\"{label}\"").as_bytes());
+    }
+}
+
+/// A tmpfs of the container's is labelled for it, and so are its terminals; other file systems of the kernel's have the
+/// policy's labels.
 fn with_label(spec: &Spec, mount: &Mount, mut options: Vec<FsOption>) -> Vec<FsOption> {
-    if mount.typ().as_deref() == Some("tmpfs") {
+    if matches!(mount.typ().as_deref(), Some("tmpfs" | "devpts")) {
         options.extend(mount_label(spec).map(|label| FsOption {
             key: "context".into(),
             value: Some(label.into()),

@@ -22,6 +22,9 @@ pub(crate) struct SandboxRecord {
     /// The pod's cgroup: pause and all containers are in or below it.
     #[prost(string, tag = "5")]
     pub(crate) cgroup: String,
+    /// The SELinux level of its containers; empty where they have none.
+    #[prost(string, tag = "6")]
+    pub(crate) selinux_level: String,
 }
 
 impl Record for SandboxRecord {

@@ -12,7 +12,7 @@ mod user_namespace;
 mod view;
 
 pub(crate) use cgroup::id_of_group;
-pub(crate) use labels::label;
+pub(crate) use labels::restore_level;
 pub(crate) use remove::remove;
 pub(crate) use run::run;
 pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, pid_mode};
@@ -95,6 +95,8 @@ pub(crate) struct Sandbox {
     pub(crate) created_at: i64,
     /// All cgroups of the pod are in and below it.
     pub(crate) cgroup: CgroupPath,
+    /// The SELinux level of its containers; empty where they have none.
+    pub(crate) selinux_level: String,
     /// Its records and generated files.
     pub(crate) directory: PathBuf,
     /// What is kept between readings of its statistics.
@@ -125,6 +127,7 @@ impl Sandbox {
             handler,
             created_at: record.created_at,
             cgroup,
+            selinux_level: record.selinux_level.clone(),
             directory,
             gauges: Gauges::default(),
             state: Mutex::new(state),

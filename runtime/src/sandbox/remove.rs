@@ -29,6 +29,7 @@ pub(crate) async fn remove(node: &Arc<Node>, id: &str) -> Result<(), CallError> 
     }
     node.container_events
         .sandbox(ContainerEventType::ContainerDeletedEvent, &sandbox);
+    node.selinux.release_level(&sandbox.selinux_level);
     node.pod_names.release(&PodName::from(&sandbox.metadata()));
     Ok(())
 }

@@ -123,10 +123,11 @@ async fn make(
     let directory = super::directory(&node.config.state_dir, &id);
     let record = SandboxRecord {
         id: id.to_string(),
-        config: Some(config),
         runtime_handler: handler.name().to_owned(),
         created_at: clock::now(),
         cgroup: cgroup.to_string(),
+        selinux_level: super::labels::new_level(&node.selinux, &config, &id)?,
+        config: Some(config),
     };
     let result = async {
         std::fs::create_dir(&directory)
@@ -148,6 +149,7 @@ async fn make(
         )),
         Err(error) => {
             super::stop::release(node, &id, &settings, &cgroup).await;
+            node.selinux.release_level(&record.selinux_level);
             node.reclaim.directory(directory);
             Err(error)
         }
@@ -176,11 +178,10 @@ async fn start(
             )
         })?;
     }
-    let labels = super::labels::of_pod(&node.selinux, &config, id)?;
+    let label = super::labels::of_pod(&node.selinux, &config, &record.selinux_level)?;
     let pause = Pause::start(&node.program, id, node.events.clone())
         .await
         .internal(|| "cannot run the pod sandbox".into())?;
-    let label = labels.map(|labels| labels.mount);
     let furnished = async {
         let own_cgroup = super::cgroup::enter(node, id, &config, cgroup, &pause).await?;
         furnish(node, id, settings, &own_cgroup, &hostname, label, &pause).await
@@ -204,7 +205,7 @@ async fn furnish(
     settings: &Settings,
     cgroup: &Cgroup,
     hostname: &str,
-    shm_label: Option<String>,
+    file_label: Option<String>,
     pause: &Pause,
 ) -> Result<(), CallError> {
     let directory = super::directory(&node.config.state_dir, id);
@@ -235,7 +236,7 @@ async fn furnish(
             PodPid::Separate
         },
         user_namespace: settings.user_namespace.clone(),
-        shm_label: shm_label.map(Bytes::from),
+        shm_label: file_label.clone().map(Bytes::from),
     };
     let made = pause
         .init(plan)
@@ -243,6 +244,9 @@ async fn furnish(
         .internal(|| "cannot make the pod's namespaces".into())?;
     let addresses = attach(node, id, settings, made)?;
     files::write_hosts(&directory, settings.network, hostname, &addresses)?;
+    if let Some(label) = file_label {
+        super::labels::label_files(&directory, &label)?;
+    }
     ReadyRecord { at: clock::now() }
         .write(&directory)
         .internal(|| "cannot run the pod sandbox".into())
