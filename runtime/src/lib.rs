@@ -152,6 +152,8 @@ impl Runtime {
         })?;
         let (events, happened) = mpsc::unbounded_channel();
         let images = ImageStore::open(image_config(&config)).await?;
+        let selinux = security::selinux::Selinux::of_this_machine();
+        container::label_layers(&selinux, images.layers_root())?;
         let user_namespaces = UserNamespaceSupport::probe(images.layers_root());
         let (container_events, publisher) = events::Events::new();
         let node = Arc::new(Node {
@@ -165,7 +167,7 @@ impl Runtime {
             seccomp: security::seccomp::ProgramCache::new(SECCOMP_PROGRAMS),
             capabilities: security::capabilities::available()?,
             apparmor: security::apparmor::AppArmor::of_this_machine().await,
-            selinux: security::selinux::Selinux::of_this_machine(),
+            selinux,
             oom_scores: security::oom::OomScoreRange::of_this_process()?,
             reclaim,
             nri: Nri::new(plugin_settings(&config)),

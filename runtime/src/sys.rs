@@ -124,7 +124,6 @@ pub(crate) fn set_attribute(file: BorrowedFd<'_>, name: &str, value: &[u8]) -> i
 }
 
 /// getxattr(2) of a short value.
-#[cfg(test)]
 pub(crate) fn attribute(file: BorrowedFd<'_>, name: &str) -> io::Result<Vec<u8>> {
     let (path, name) = (by_descriptor(file)?, c_string(name.as_bytes())?);
     let mut value = vec![0; 256];

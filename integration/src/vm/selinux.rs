@@ -67,6 +67,8 @@ pub(super) fn policy() -> Result<PathBuf> {
         build(&root)?;
         let built = root.join("etc/selinux");
         packages::run(Command::new("cp").arg("-a").arg(&built).arg(fresh))?;
+        // busybox has none.
+        fs::copy(root.join("usr/bin/chcon"), fresh.join("selinux/chcon"))?;
         Ok(())
     })?;
     Ok(directory.join("selinux"))

@@ -179,7 +179,9 @@ async fn make(
 fn lay_out(node: &Node, container: &Container) -> Result<(), CallError> {
     let compiled = container.compile(node)?;
     super::relabel::volumes(&container.config, &compiled.spec)?;
-    make_writable_layer(container)?;
+    let linux = compiled.spec.linux().as_ref();
+    let label = linux.and_then(|linux| linux.mount_label().as_deref());
+    make_writable_layer(container, label)?;
     let directory = &container.directory;
     container
         .record
@@ -243,7 +245,7 @@ fn check_privilege(
 }
 
 /// Overlayfs gives the root directory the owner of the upper one.
-fn make_writable_layer(container: &Container) -> Result<(), CallError> {
+fn make_writable_layer(container: &Container, label: Option<&str>) -> Result<(), CallError> {
     let upper = container.directory.join("upper");
     for path in [
         &container.directory,
@@ -252,6 +254,9 @@ fn make_writable_layer(container: &Container) -> Result<(), CallError> {
     ] {
         std::fs::create_dir(path)
             .internal(|| format!("cannot make the directory {}", path.display()))?;
+        if let Some(label) = label {
+            super::relabel::label_path(path, label)?;
+        }
     }
     match &container.sandbox.settings.user_namespace {
         None => Ok(()),

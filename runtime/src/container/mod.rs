@@ -20,7 +20,7 @@ pub(crate) use exec::{ExecStdio, Running, start_exec};
 pub(crate) use exec_sync::exec_sync;
 pub(crate) use exit::{exited, lost, told_exit};
 pub(crate) use log::reopen_log;
-pub(crate) use relabel::label_file;
+pub(crate) use relabel::{label_path, layers as label_layers};
 pub(crate) use remove::remove;
 pub(crate) use start::start;
 pub(crate) use stop::stop;

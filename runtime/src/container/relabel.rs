@@ -8,8 +8,10 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use podwright_cri_api::v1::ContainerConfig;
 
+use crate::RuntimeError;
 use crate::error::{CallError, Context};
 use crate::index::shown;
+use crate::security::selinux::Selinux;
 use crate::sys;
 
 /// Directories of the host itself: relabelled, the host would no longer work.
@@ -17,6 +19,9 @@ const OF_THE_HOST: [&str; 14] = [
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run",
     "/sys", "/usr", "/var",
 ];
+
+/// Where a file's label is (xattr(7)).
+const ATTRIBUTE: &str = "security.selinux";
 
 /// Deeper trees than any file system's longest path are none.
 const DEEPEST: usize = 2048;
@@ -32,6 +37,36 @@ pub(super) fn volumes(config: &ContainerConfig, spec: &Spec) -> Result<(), CallE
         .map(|mount| mount.host_path.as_str())
         .filter(|path| !path.is_empty())
         .try_for_each(|path| relabel(path, label))
+}
+
+/// Labels the image store's layers for reading, where containers have labels. What is unpacked later has the label of its
+/// directory; what was there before SELinux was switched on is walked through once.
+///
+/// Through an overlay a container maps the layer's own file, whose label then counts beside the overlay's (Linux's
+/// mm/mmap.c asks about the file that ovl_mmap() puts in place).
+pub(crate) fn layers(selinux: &Selinux, layers_root: &Path) -> Result<(), RuntimeError> {
+    let Some(label) = selinux.layer_label() else {
+        return Ok(());
+    };
+    let staging = layers_root.with_file_name("staging");
+    for path in [layers_root, &staging] {
+        let failed = |source| RuntimeError::File {
+            action: "label for SELinux",
+            path: path.to_owned(),
+            source,
+        };
+        let root = File::open(path).map_err(failed)?;
+        // The kernel adds a NUL.
+        let has = sys::attribute(root.as_fd(), ATTRIBUTE).unwrap_or_default();
+        if has.strip_suffix(b"\0").unwrap_or(&has) != label.as_bytes() {
+            tracing::info!(path = %path.display(), label, "labelling the image store");
+            let beneath = root.try_clone().map_err(failed)?;
+            label_below(beneath.into(), label).map_err(failed)?;
+            // Last: what is interrupted is begun again.
+            label_file(root.as_fd(), label).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Labels all that is at and below a host path.
@@ -88,9 +123,16 @@ fn label_below(root: OwnedFd, label: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Labels one file or directory of the runtime's own.
+pub(crate) fn label_path(path: &Path, label: &str) -> Result<(), CallError> {
+    File::open(path)
+        .and_then(|file| label_file(file.as_fd(), label))
+        .internal(|| format!("cannot give {} the SELinux label {label}", path.display()))
+}
+
 /// A file system without labels of its own (NFS, FAT) has the mount's: that is as good.
-pub(crate) fn label_file(file: std::os::fd::BorrowedFd<'_>, label: &str) -> io::Result<()> {
-    match sys::set_attribute(file, "security.selinux", label.as_bytes()) {
+fn label_file(file: std::os::fd::BorrowedFd<'_>, label: &str) -> io::Result<()> {
+    match sys::set_attribute(file, ATTRIBUTE, label.as_bytes()) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         result => result,
     }

@@ -1,13 +1,11 @@
 //! The pod's SELinux level and labels.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use podwright_cri_api::v1::{PodSandboxConfig, SeLinuxOption};
 
 use super::{HOSTNAME, HOSTS, IpcMode, PidMode, RESOLV_CONF, Sandbox, Settings};
-use crate::container::label_file;
+use crate::container::label_path;
 use crate::error::{CallError, Context};
 use crate::ids::SandboxId;
 use crate::records::SandboxRecord;
@@ -88,10 +86,7 @@ pub(super) fn of_pod(
 /// Labels the files that the runtime makes for a pod, which its containers read.
 pub(super) fn label_files(directory: &Path, label: &str) -> Result<(), CallError> {
     for name in [RESOLV_CONF, HOSTNAME, HOSTS] {
-        let path = directory.join(name);
-        File::open(&path)
-            .and_then(|file| label_file(file.as_fd(), label))
-            .internal(|| format!("cannot give {} the SELinux label {label}", path.display()))?;
+        label_path(&directory.join(name), label)?;
     }
     Ok(())
 }

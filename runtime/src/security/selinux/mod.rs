@@ -152,6 +152,8 @@ enum State {
 struct Policy {
     process: Label,
     file: Label,
+    /// Of what all containers may read: images' layers.
+    layers: String,
     /// Of privileged containers; none where the policy has no such type, and they run as the daemon does.
     privileged: Option<Label>,
     /// The kernel says whether the policy has a label that is written here.
@@ -194,6 +196,14 @@ impl Selinux {
     pub fn process_label(&self) -> Option<String> {
         match &self.state {
             State::On(policy) => Some(policy.process.to_string()),
+            State::Off | State::Unusable(_) => None,
+        }
+    }
+
+    /// The label of images' layers; none where containers have no labels.
+    pub fn layer_label(&self) -> Option<&str> {
+        match &self.state {
+            State::On(policy) => Some(&policy.layers),
             State::Off | State::Unusable(_) => None,
         }
     }
@@ -252,6 +262,8 @@ impl Policy {
         let (Some(process), Some(file)) = (label("process"), label("file")) else {
             return Err(SelinuxError::Policy { path });
         };
+        // An older policy has none.
+        let layers = label("ro_file").unwrap_or_else(|| file.clone());
         let privileged = Label {
             kind: PRIVILEGED.to_owned(),
             ..process.clone()
@@ -259,11 +271,13 @@ impl Policy {
         let mut policy = Self {
             process,
             file,
+            layers: layers.to_string(),
             privileged: None,
             checker: file_system.join("context"),
         };
         policy.require(&policy.process)?;
         policy.require(&policy.file)?;
+        policy.require(&layers)?;
         policy.privileged = policy.require(&privileged).is_ok().then_some(privileged);
         Ok(policy)
     }
