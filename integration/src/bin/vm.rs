@@ -51,7 +51,7 @@ struct Cli {
     #[arg(long)]
     systemd: bool,
     /// With SELinux in place of AppArmor; the policy binds containers alone
-    #[arg(long)]
+    #[arg(long, conflicts_with = "systemd")]
     selinux: bool,
     /// The machine's memory
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
