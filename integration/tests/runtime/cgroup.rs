@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 /// A file of the cgroup that process `pid` is in: `v1` is the controller and the file's name there,
 /// `v2` the file's name on version 2.
-fn read(pid: u32, v1: (&str, &str), v2: &str) -> Result<String> {
+pub(crate) fn read(pid: u32, v1: (&str, &str), v2: &str) -> Result<String> {
     let table = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let path_of = |wanted: &dyn Fn(&str) -> bool| {
         let mut lines = table
@@ -183,7 +183,11 @@ async fn a_node_that_is_made_cannot_be_opened_unless_privileged() -> Result<()> 
     node.finish().await
 }
 
-async fn update(node: &Node, id: &str, linux: LinuxContainerResources) -> Result<(), Status> {
+pub(crate) async fn update(
+    node: &Node,
+    id: &str,
+    linux: LinuxContainerResources,
+) -> Result<(), Status> {
     let request = UpdateContainerResourcesRequest {
         container_id: id.to_owned(),
         linux: Some(linux),

@@ -17,6 +17,7 @@ mod events;
 mod exec;
 mod full_disk;
 mod handlers;
+mod hogs;
 mod hostile_streams;
 mod images;
 mod lifecycle;

@@ -1,4 +1,4 @@
-//! The first acts: cgroups, oom score, namespaces.
+//! The namespaces that a child makes or enters.
 
 use super::Entrance;
 use crate::fault::{Fault, OrFault};
@@ -15,23 +15,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// The namespaces that the child makes after it has joined its cgroups and, if it does, the pod's user namespace, which
 /// then owns them.
 const LATE: u64 = (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u64;
-
-/// Joins cgroups.
-pub(super) fn settle(plan: &LaunchPlan) -> Result<(), Fault> {
-    for procs in &plan.cgroup_procs {
-        join_cgroup(&procs.0)?;
-    }
-    match plan.oom_score_adj {
-        Some(score) => procfs::set_own_oom_score(score),
-        None => Ok(()),
-    }
-}
-
-/// Writes this process into a `cgroup.procs` file.
-pub(crate) fn join_cgroup(procs: &[u8]) -> Result<(), Fault> {
-    let file = file::open_host(procs, libc::O_WRONLY).or_fault("openat2", procs)?;
-    file::write_value(file.as_fd(), b"0").or_fault("write", procs)
-}
 
 /// The kinds that clone3(2) makes for the child, not the child itself.
 pub(crate) fn namespaces_at_fork(plan: &LaunchPlan, user_namespace: Option<&UserNamespace>) -> u64 {

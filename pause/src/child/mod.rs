@@ -4,6 +4,7 @@
 //! nothing that it shares with pause by descriptor is ever dropped.
 
 mod birth;
+mod cgroups;
 mod hooks;
 mod identity;
 mod masks;
@@ -15,7 +16,8 @@ mod sources;
 mod stdio;
 mod steps;
 
-pub(crate) use birth::{join_cgroup, namespaces_at_fork};
+pub(crate) use birth::namespaces_at_fork;
+pub(crate) use cgroups::{Birthplace, join_cgroup};
 
 use crate::report::Report;
 use crate::sandbox::UserNamespace;
@@ -51,6 +53,8 @@ pub(crate) enum Streams {
 /// All that a child is born with.
 pub(crate) struct Child<'a> {
     pub(crate) plan: &'a LaunchPlan,
+    /// The one of its cgroups that it is in from the first moment.
+    pub(crate) birthplace: Option<&'a Birthplace<'a>>,
     pub(crate) entrance: Entrance<'a>,
     /// The pod's, if that is not the host's.
     pub(crate) user_namespace: Option<&'a UserNamespace>,
@@ -72,7 +76,7 @@ impl<'a> Child<'a> {
         let birth = |fault: crate::fault::Fault| fault.at(Stage::Birth);
         let identity = |fault: crate::fault::Fault| fault.at(Stage::Identity);
         self.close_what_is_not_its_own().map_err(birth)?;
-        birth::settle(self.plan).map_err(birth)?;
+        cgroups::settle(self.plan, self.birthplace).map_err(birth)?;
         self.give_streams().map_err(identity)?;
         let (sources, labels) = self.enter()?;
         let report = self.report.as_fd();

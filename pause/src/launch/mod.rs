@@ -4,7 +4,7 @@ mod plan_bytes;
 
 pub(crate) use plan_bytes::decode;
 
-use crate::child::{Child, Entrance, Streams, namespaces_at_fork};
+use crate::child::{Birthplace, Child, Entrance, Streams, namespaces_at_fork};
 use crate::fault::{Fault, OrFault};
 use crate::log::StreamName;
 use crate::sandbox::UserNamespace;
@@ -75,8 +75,10 @@ pub(crate) fn start(
 ) -> Result<Newborn, Fault> {
     let (report, child_report) = socket::pair().or_fault("socketpair", b"")?;
     let (streams, ends) = connect(&plan.stdio, passed)?;
+    let birthplace = Birthplace::of(plan)?;
     let child = Child {
         plan,
+        birthplace: birthplace.as_ref(),
         entrance,
         user_namespace,
         streams,
@@ -86,8 +88,14 @@ pub(crate) fn start(
         .other
         .map(|other| PidNamespaceGuard::enter(other, nursery.own))
         .transpose()?;
-    let forked = process::fork(namespaces_at_fork(plan, user_namespace)).or_fault("clone3", b"")?;
-    match forked {
+    let namespaces = namespaces_at_fork(plan, user_namespace);
+    let forked = match &birthplace {
+        Some(group) => {
+            process::fork_into(namespaces, group.directory()).or_fault("clone3", group.path())
+        }
+        None => process::fork(namespaces).or_fault("clone3", b""),
+    };
+    match forked? {
         Forked::Child => child.run(),
         Forked::Parent { pid, pidfd } => {
             drop(guard);

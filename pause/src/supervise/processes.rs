@@ -90,31 +90,50 @@ impl Execution {
         let killed = file::open_host(&kill, libc::O_WRONLY)
             .and_then(|kill| file::write_value(kill.as_fd(), b"1"));
         if killed.is_err() {
-            kill_members(&procs.0);
+            kill_members(directory);
         }
     }
 }
 
-/// How often new members of a group are looked for: more than any command's children need, and an end to a fork bomb's.
+/// How often new members of a group are looked for: more than any command's children need, and an end to a fork bomb's, for
+/// which no other container waits.
 const PASSES: usize = 64;
 
-/// Kills a group's processes one by one, where no write does it (cgroup v1, and Linux before 5.14). A process that has been
-/// killed starts no other, so when a pass finds nobody new, all are killed. Where there is no group any more, nobody is.
-fn kill_members(procs: &[u8]) {
-    let mut killed: Vec<u32> = Vec::new();
-    for _ in 0..PASSES {
-        let members = std::fs::read_to_string(OsStr::from_bytes(procs)).unwrap_or_default();
-        let known = killed.len();
-        for pid in members.lines().filter_map(|line| line.parse().ok()) {
-            if !killed.contains(&pid) {
-                process::kill(pid);
-                killed.push(pid);
-            }
+/// Kills a group's processes one by one, where no write does it (cgroup v1 alone, and Linux before 5.14). They are frozen meanwhile,
+/// if the group is one of v1's freezer: a process that does not run starts no other. One that has been killed does not either, so when
+/// a pass finds nobody new, all are killed. Where there is no group any more, nobody is.
+fn kill_members(directory: &[u8]) {
+    let state = [directory, b"freezer.state"].concat();
+    let freezer = file::open_host(&state, libc::O_WRONLY).ok();
+    let tell = |state: &[u8]| {
+        if let Some(freezer) = &freezer {
+            // The group may be gone.
+            let _ = file::write_value(freezer.as_fd(), state);
         }
-        if killed.len() == known {
-            return;
+    };
+    let procs = [directory, b"cgroup.procs"].concat();
+    let mut killed = Vec::new();
+    tell(b"FROZEN");
+    for _ in 0..PASSES {
+        if !kill_new(&procs, &mut killed) {
+            break;
         }
     }
+    // A frozen process dies when it is thawed (freezer-subsystem.rst).
+    tell(b"THAWED");
+}
+
+/// Kills those that the file lists and that have not been killed yet. Whether there were any.
+fn kill_new(procs: &[u8], killed: &mut Vec<u32>) -> bool {
+    let members = std::fs::read_to_string(OsStr::from_bytes(procs)).unwrap_or_default();
+    let known = killed.len();
+    for pid in members.lines().filter_map(|line| line.parse().ok()) {
+        if !killed.contains(&pid) {
+            process::kill(pid);
+            killed.push(pid);
+        }
+    }
+    killed.len() > known
 }
 
 /// The `cgroup.procs` of the group that an exec has for itself.

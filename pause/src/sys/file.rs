@@ -10,6 +10,8 @@ pub(crate) const CWD: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(libc
 
 /// procfs, as statfs(2) tells it.
 pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// cgroup v2, as statfs(2) tells it.
+pub(crate) const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 /// devpts, as statfs(2) tells it.
 pub(crate) const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 

@@ -22,22 +22,35 @@ pub(crate) enum Forked {
 
 /// clone3(2) as fork(2), with `namespaces` (`CLONE_NEW*`) for the child. The child tells its end by SIGCHLD.
 pub(crate) fn fork(namespaces: u64) -> Result<Forked> {
-    clone(namespaces, libc::SIGCHLD as u64)
+    clone(namespaces, libc::SIGCHLD as u64, None)
+}
+
+/// As [`fork`], into a group of cgroup v2, given by its directory.
+pub(crate) fn fork_into(namespaces: u64, cgroup: BorrowedFd<'_>) -> Result<Forked> {
+    clone(namespaces, libc::SIGCHLD as u64, Some(cgroup))
 }
 
 /// As [`fork`], but the new process is a child of this one's parent, and its end is told there as this one's would be: with
 /// CLONE_PARENT "the exit signal must be 0" (clone(2)).
 pub(crate) fn fork_sibling(namespaces: u64) -> Result<Forked> {
-    clone(namespaces | libc::CLONE_PARENT as u64, 0)
+    clone(namespaces | libc::CLONE_PARENT as u64, 0, None)
 }
 
-fn clone(flags: u64, exit_signal: u64) -> Result<Forked> {
+/// CLONE_INTO_CGROUP of `linux/sched.h`; libc's is of a type that it does not fit into on all targets.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+fn clone(flags: u64, exit_signal: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain numbers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = exit_signal;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        // A descriptor is never negative.
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
     // SAFETY: without CLONE_VM the child has its own copy of all memory, this stack included. This process has one thread,
     // so no lock is held in the copy. The kernel writes `pidfd` before it returns to the parent.
     unsafe {

@@ -1,16 +1,19 @@
 //! Setting limits: what a request may hold, and who sets which part of it.
 
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxHugepageLimit, LinuxPids, LinuxResources};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxPids, LinuxResources,
+};
 
 use super::dir::Dir;
 use super::hierarchy::{Interface, Location};
-use super::{Cgroup, CgroupError, Controller, Version, apply_devices, apply_v1, apply_v2};
+use super::undo::{Occasion, Target, Undo};
+use super::{Cgroup, CgroupError, Controller, apply_devices, apply_v1, apply_v2};
 
 impl Cgroup {
-    /// Sets what `resources` holds; absent fields, and zero limits as the OCI runtimes treat them, stay as they are.
-    /// A negative limit means none. Values that depend on each other are written in an order that the kernel takes.
-    /// Not atomic: on an error, values written until then stay.
+    /// Sets what `resources` holds on a group that nothing is in yet; absent fields, and zero limits as the OCI runtimes treat
+    /// them, stay as they are. A negative limit means none. Values that depend on each other are written in an order that the
+    /// kernel takes. Not atomic: on an error, values written until then stay.
     ///
     /// Huge page limits are passed over when the kernel has no hugetlb controller, as the kubelet always sends them.
     ///
@@ -19,7 +22,30 @@ impl Cgroup {
     /// [`CgroupError::UnifiedOnV1`], [`CgroupError::DeviceProgram`], [`CgroupError::DeviceFilterUnsupported`], [`CgroupError::Unsupported`] or
     /// [`CgroupError::InvalidValue`] for what can never work.
     pub fn apply(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        self.set(resources, &mut Occasion::New)
+    }
+
+    /// As [`Cgroup::apply`], on a group that may be in use: all limits change or none, and none so that the kernel kills. Blocks
+    /// while memory is reclaimed.
+    ///
+    /// # Errors
+    /// Those of [`Cgroup::apply`], and [`CgroupError::Write`] with EBUSY when the group uses more than it may have from now on.
+    pub fn update(&self, resources: &LinuxResources) -> Result<Undo, CgroupError> {
+        let mut occasion = Occasion::Update(Vec::new());
+        let done = self.set(resources, &mut occasion);
+        let undo = Undo::new(self.clone(), occasion);
+        match done {
+            Ok(()) => Ok(undo),
+            Err(error) => {
+                undo.restore();
+                Err(error)
+            }
+        }
+    }
+
+    fn set(&self, resources: &LinuxResources, occasion: &mut Occasion) -> Result<(), CgroupError> {
         refuse_unsupported(resources)?;
+        let unified = self.checked_unified(resources)?;
         if let Some(rules) = resources
             .devices()
             .as_ref()
@@ -32,59 +58,74 @@ impl Cgroup {
                 .iter()
                 .flatten()
                 .any(|value| *value != 0);
-            match self.wanted(Controller::Memory, asked, "memory")? {
-                Some((dir, Interface::V1)) => apply_v1::memory(&dir, memory)?,
-                Some((dir, Interface::V2)) => apply_v2::memory(&dir, memory)?,
+            match self.wanted(Controller::Memory, asked, "memory", occasion)? {
+                Some((mut target, Interface::V1)) => apply_v1::memory(&mut target, memory)?,
+                Some((mut target, Interface::V2)) => apply_v2::memory(&mut target, memory)?,
                 None => {}
             }
         }
         if let Some(cpu) = resources.cpu() {
-            let asked = cpu.shares().is_some_and(|v| v != 0)
-                || cpu.quota().is_some_and(|v| v != 0)
-                || cpu.period().is_some_and(|v| v != 0)
-                || cpu.burst().is_some()
-                || cpu.idle().is_some();
-            match self.wanted(Controller::Cpu, asked, "cpu")? {
-                Some((dir, Interface::V1)) => apply_v1::cpu(&dir, cpu)?,
-                Some((dir, Interface::V2)) => apply_v2::cpu(&dir, cpu)?,
-                None => {}
-            }
-            let sets = [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())];
-            let asked = sets
-                .iter()
-                .any(|(_, value)| value.as_ref().is_some_and(|value| !value.is_empty()));
-            if let Some((dir, _)) = self.wanted(Controller::Cpuset, asked, "cpu.cpus")? {
-                for (file, value) in sets {
-                    cpuset(&dir, file, value.as_deref().unwrap_or_default())?;
-                }
-            }
+            self.apply_cpu(cpu, occasion)?;
         }
         if let Some(pids) = resources.pids() {
-            self.apply_pids(*pids)?;
+            self.apply_pids(*pids, occasion)?;
         }
         for limit in resources.hugepage_limits().iter().flatten() {
-            self.apply_hugepages(limit)?;
+            self.apply_hugepages(limit, occasion)?;
         }
-        self.apply_unified(resources)
+        self.apply_unified(&unified, occasion)
     }
 
     /// The controller's directory, opened when something is asked of it.
-    fn wanted(
+    fn wanted<'a>(
         &self,
         controller: Controller,
         asked: bool,
         field: &'static str,
-    ) -> Result<Option<(Dir, Interface)>, CgroupError> {
+        occasion: &'a mut Occasion,
+    ) -> Result<Option<(Target<'a>, Interface)>, CgroupError> {
         if !asked {
             return Ok(None);
         }
         match self.controller(controller)? {
-            Some((dir, Location { interface, .. })) => Ok(Some((dir, interface))),
+            Some((dir, Location { mount, interface })) => {
+                let target = Target {
+                    dir,
+                    mount,
+                    occasion,
+                };
+                Ok(Some((target, interface)))
+            }
             None => Err(CgroupError::MissingController {
                 controller: controller.name(),
                 field,
             }),
         }
+    }
+
+    fn apply_cpu(&self, cpu: &LinuxCpu, occasion: &mut Occasion) -> Result<(), CgroupError> {
+        let asked = cpu.shares().is_some_and(|v| v != 0)
+            || cpu.quota().is_some_and(|v| v != 0)
+            || cpu.period().is_some_and(|v| v != 0)
+            || cpu.burst().is_some()
+            || cpu.idle().is_some();
+        match self.wanted(Controller::Cpu, asked, "cpu", occasion)? {
+            Some((mut target, Interface::V1)) => apply_v1::cpu(&mut target, cpu)?,
+            Some((mut target, Interface::V2)) => apply_v2::cpu(&mut target, cpu)?,
+            None => {}
+        }
+        let sets = [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())];
+        let asked = sets
+            .iter()
+            .any(|(_, value)| value.as_ref().is_some_and(|value| !value.is_empty()));
+        if let Some((mut target, _)) =
+            self.wanted(Controller::Cpuset, asked, "cpu.cpus", occasion)?
+        {
+            for (file, value) in sets {
+                cpuset(&mut target, file, value.as_deref().unwrap_or_default())?;
+            }
+        }
+        Ok(())
     }
 
     /// By the v1 controller where there is one, and by a program on the unified mount otherwise.
@@ -100,16 +141,21 @@ impl Cgroup {
         apply_devices::apply(&mount.dir.open(self.path.relative())?, rules)
     }
 
-    fn apply_pids(&self, pids: LinuxPids) -> Result<(), CgroupError> {
+    fn apply_pids(&self, pids: LinuxPids, occasion: &mut Occasion) -> Result<(), CgroupError> {
         let limit = pids.limit();
-        match self.wanted(Controller::Pids, limit != 0, "pids.limit")? {
-            Some((dir, _)) if limit > 0 => dir.write("pids.max", &limit.to_string()),
-            Some((dir, _)) => dir.write("pids.max", "max"),
+        let wanted = self.wanted(Controller::Pids, limit != 0, "pids.limit", occasion)?;
+        match wanted {
+            Some((mut target, _)) if limit > 0 => target.write("pids.max", &limit.to_string()),
+            Some((mut target, _)) => target.write("pids.max", "max"),
             None => Ok(()),
         }
     }
 
-    fn apply_hugepages(&self, limit: &LinuxHugepageLimit) -> Result<(), CgroupError> {
+    fn apply_hugepages(
+        &self,
+        limit: &LinuxHugepageLimit,
+        occasion: &mut Occasion,
+    ) -> Result<(), CgroupError> {
         let size = limit.page_size();
         if !self.hierarchy.page_sizes().contains(size) {
             return Err(CgroupError::InvalidValue {
@@ -118,60 +164,31 @@ impl Cgroup {
                 reason: "this machine has no such huge pages",
             });
         }
-        let Some((dir, Location { interface, .. })) = self.controller(Controller::Hugetlb)? else {
+        let Some((dir, Location { mount, interface })) = self.controller(Controller::Hugetlb)?
+        else {
             return Ok(());
         };
-        let (file, value) = match interface {
-            Interface::V1 => (
-                format!("hugetlb.{size}.limit_in_bytes"),
-                limit.limit().to_string(),
-            ),
-            Interface::V2 => (format!("hugetlb.{size}.max"), limit.limit().to_string()),
+        let suffix = match interface {
+            Interface::V1 => "limit_in_bytes",
+            Interface::V2 => "max",
         };
-        match dir.try_write(&file, &value) {
-            Ok(()) => return Ok(()),
+        let file = format!("hugetlb.{size}.{suffix}");
+        let mut target = Target {
+            dir,
+            mount,
+            occasion,
+        };
+        if interface == Interface::V2 && !target.has(&file) {
             // Beside v1 controllers the unified mount's hugetlb is enabled only for those who ask.
-            Err(Errno::ENOENT) if interface == Interface::V2 => {
-                self.hierarchy.enable(&self.path, &[Controller::Hugetlb])?
-            }
-            Err(source) => return Err(dir.write_error(&file, &value, String::new(), source)),
+            self.hierarchy
+                .enable(&self.path, &[Controller::Hugetlb.name()])?;
         }
-        dir.write(&file, &value)
-    }
-
-    fn apply_unified(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
-        let Some(unified) = resources
-            .unified()
-            .as_ref()
-            .filter(|unified| !unified.is_empty())
-        else {
-            return Ok(());
-        };
-        let mut entries: Vec<_> = unified.iter().collect();
-        entries.sort();
-        let Some(mount) = self
-            .hierarchy
-            .unified()
-            .filter(|_| self.hierarchy.version() == Version::V2)
-        else {
-            return Err(CgroupError::UnifiedOnV1 {
-                key: entries[0].0.chars().take(80).collect(),
-            });
-        };
-        let dir = mount.dir.open(self.path.relative())?;
-        for (key, value) in entries {
-            // "cgroup.*" files move processes and kill; only a controller's files are limits.
-            let plain = key
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-            if !plain || !key.contains('.') || key.starts_with('.') || key.starts_with("cgroup.") {
-                return Err(CgroupError::InvalidValue {
-                    field: "unified",
-                    value: key.chars().take(80).collect(),
-                    reason: "is not a controller's interface file",
-                });
-            }
-            dir.write(key, value)?;
+        let value = limit.limit().to_string();
+        target.write(&file, &value)?;
+        // Pages that a mapping reserves are refused to it at mmap(2), not by SIGBUS when it touches them. Linux 5.7.
+        let reserved = format!("hugetlb.{size}.rsvd.{suffix}");
+        if target.has(&reserved) {
+            target.write(&reserved, &value)?;
         }
         Ok(())
     }
@@ -219,11 +236,12 @@ fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
 }
 
 /// Both interfaces have the same two files.
-fn cpuset(dir: &Dir, file: &str, value: &str) -> Result<(), CgroupError> {
+fn cpuset(target: &mut Target<'_>, file: &str, value: &str) -> Result<(), CgroupError> {
     if value.is_empty() {
         return Ok(());
     }
-    dir.try_write(file, value).map_err(|source| {
+    target.try_write(file, value).map_err(|source| {
+        let dir = &target.dir;
         let offered = |name: &str| dir.read(name).unwrap_or_default().trim().to_owned();
         let what = if file == "cpuset.cpus" {
             "CPUs"
@@ -256,7 +274,7 @@ fn cpuset(dir: &Dir, file: &str, value: &str) -> Result<(), CgroupError> {
 /// refuses with EINVAL is tried again after the others, until a round brings nothing. Raising needs one order,
 /// lowering the other; trying costs less than reading the old values.
 pub(super) fn write_in_any_order(
-    dir: &Dir,
+    target: &mut Target<'_>,
     values: &[(&str, String)],
     hint: impl Fn(&Dir, &str, Errno) -> String,
 ) -> Result<(), CgroupError> {
@@ -265,31 +283,23 @@ pub(super) fn write_in_any_order(
         let mut refused = Vec::new();
         let mut last = None;
         for entry in &pending {
-            match dir.try_write(entry.0, &entry.1) {
+            match target.try_write(entry.0, &entry.1) {
                 Ok(()) => {}
                 Err(Errno::EINVAL) => {
                     last = last.or(Some(*entry));
                     refused.push(*entry);
                 }
                 Err(source) => {
-                    return Err(dir.write_error(
-                        entry.0,
-                        &entry.1,
-                        hint(dir, entry.0, source),
-                        source,
-                    ));
+                    let hint = hint(&target.dir, entry.0, source);
+                    return Err(target.dir.write_error(entry.0, &entry.1, hint, source));
                 }
             }
         }
         if let Some((file, value)) = last
             && refused.len() == pending.len()
         {
-            return Err(dir.write_error(
-                file,
-                value,
-                hint(dir, file, Errno::EINVAL),
-                Errno::EINVAL,
-            ));
+            let hint = hint(&target.dir, file, Errno::EINVAL);
+            return Err(target.dir.write_error(file, value, hint, Errno::EINVAL));
         }
         pending = refused;
     }

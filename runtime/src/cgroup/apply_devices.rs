@@ -9,8 +9,8 @@ use super::device_rule::DeviceRule;
 use super::dir::Dir;
 use super::{CgroupError, bpf, device_program};
 
-/// Makes `rules` the group's, in place of those that it has. There is no moment without any: until the old program is
-/// gone, both have to allow.
+/// Makes `rules` the group's, in place of those that it has, at once. Where something has added programs to the first, they
+/// go afterwards: until then all have to allow.
 pub(super) fn apply(dir: &Dir, rules: &[LinuxDeviceCgroup]) -> Result<(), CgroupError> {
     let rules = rules.iter().map(DeviceRule::parse);
     let rules = rules.collect::<Result<Vec<_>, _>>()?;
@@ -25,6 +25,10 @@ pub(super) fn apply(dir: &Dir, rules: &[LinuxDeviceCgroup]) -> Result<(), Cgroup
 fn replace(cgroup: BorrowedFd<'_>, program: &[device_program::Instruction]) -> Result<(), Errno> {
     let old = bpf::attached(cgroup)?;
     let new = bpf::load(program)?;
-    bpf::attach(cgroup, &new)?;
-    old.iter().try_for_each(|old| bpf::detach(cgroup, old))
+    let (first, rest) = match old.split_first() {
+        Some((first, rest)) => (Some(first), rest),
+        None => (None, &[][..]),
+    };
+    bpf::attach(cgroup, &new, first)?;
+    rest.iter().try_for_each(|old| bpf::detach(cgroup, old))
 }

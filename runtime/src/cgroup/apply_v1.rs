@@ -9,12 +9,13 @@ use super::CgroupError;
 use super::apply::write_in_any_order;
 use super::device_rule::{self, DeviceRule, Kind};
 use super::dir::Dir;
+use super::undo::Target;
 
 const LIMIT: &str = "memory.limit_in_bytes";
 const MEMSW: &str = "memory.memsw.limit_in_bytes";
 
 /// Memory, memory+swap and reservation.
-pub(super) fn memory(dir: &Dir, memory: &LinuxMemory) -> Result<(), CgroupError> {
+pub(super) fn memory(target: &mut Target<'_>, memory: &LinuxMemory) -> Result<(), CgroupError> {
     let limit = memory.limit().filter(|limit| *limit != 0);
     let mut swap = memory.swap().filter(|swap| *swap != 0);
     if limit.is_some_and(|limit| limit < 0) && swap.is_none() {
@@ -27,13 +28,13 @@ pub(super) fn memory(dir: &Dir, memory: &LinuxMemory) -> Result<(), CgroupError>
     }
     if let Some(swap) = swap {
         // Without swap accounting there is nothing to limit: memory+swap is memory.
-        if dir.open_file(MEMSW, OFlag::O_PATH).is_ok() {
+        if target.has(MEMSW) {
             values.push((MEMSW, swap.max(-1).to_string()));
         }
     }
-    write_in_any_order(dir, &values, memory_hint)?;
+    write_in_any_order(target, &values, memory_hint)?;
     match memory.reservation().filter(|reservation| *reservation != 0) {
-        Some(reservation) => dir.write(
+        Some(reservation) => target.write(
             "memory.soft_limit_in_bytes",
             &reservation.max(-1).to_string(),
         ),
@@ -68,9 +69,9 @@ fn memory_hint(dir: &Dir, file: &str, errno: Errno) -> String {
 }
 
 /// Shares, idle, quota, period, burst.
-pub(super) fn cpu(dir: &Dir, cpu: &LinuxCpu) -> Result<(), CgroupError> {
+pub(super) fn cpu(target: &mut Target<'_>, cpu: &LinuxCpu) -> Result<(), CgroupError> {
     if let Some(idle) = cpu.idle() {
-        dir.write("cpu.idle", &idle.to_string())?;
+        target.write("cpu.idle", &idle.to_string())?;
     }
     // An idle group has no shares to set (EINVAL).
     if let Some(shares) = cpu
@@ -78,7 +79,7 @@ pub(super) fn cpu(dir: &Dir, cpu: &LinuxCpu) -> Result<(), CgroupError> {
         .filter(|shares| *shares != 0 && cpu.idle() != Some(1))
     {
         // The kernel clamps to the same bounds.
-        dir.write("cpu.shares", &shares.clamp(2, 262_144).to_string())?;
+        target.write("cpu.shares", &shares.clamp(2, 262_144).to_string())?;
     }
     let mut values = Vec::with_capacity(3);
     if let Some(period) = cpu.period().filter(|period| *period != 0) {
@@ -90,7 +91,7 @@ pub(super) fn cpu(dir: &Dir, cpu: &LinuxCpu) -> Result<(), CgroupError> {
     if let Some(burst) = cpu.burst() {
         values.push(("cpu.cfs_burst_us", burst.to_string()));
     }
-    write_in_any_order(dir, &values, |_, file, errno| match (file, errno) {
+    write_in_any_order(target, &values, |_, file, errno| match (file, errno) {
         ("cpu.cfs_period_us", Errno::EINVAL) => {
             "a period is 1000 to 1000000 µs and must keep the group within its parent's bandwidth"
                 .to_owned()

@@ -1,52 +1,66 @@
 //! Limits in the files of the v2 controllers (`Documentation/admin-guide/cgroup-v2.rst`).
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory};
 
 use super::apply::write_in_any_order;
 use super::dir::Dir;
+use super::held::number;
+use super::undo::Target;
 use super::{CgroupError, format, weight};
 
 /// Memory, swap and protection. OCI counts memory+swap, v2 counts swap alone.
-pub(super) fn memory(dir: &Dir, memory: &LinuxMemory) -> Result<(), CgroupError> {
+pub(super) fn memory(target: &mut Target<'_>, memory: &LinuxMemory) -> Result<(), CgroupError> {
     let limit = memory.limit().filter(|limit| *limit != 0);
-    if let Some(limit) = limit.filter(|limit| *limit > 0)
-        && memory.check_before_update() == Some(true)
-    {
-        refuse_below_usage(dir, limit)?;
+    if let Some(limit) = limit.and_then(|limit| u64::try_from(limit).ok()) {
+        make_room(target, limit)?;
     }
-    if let Some(total) = memory.swap().filter(|swap| *swap != 0)
-        && let Some(swap) = swap_alone(dir, limit, total)?
-    {
-        // Without swap accounting there is no such file, and nothing to limit.
-        if dir.open_file("memory.swap.max", OFlag::O_PATH).is_ok() {
-            dir.write("memory.swap.max", &swap)?;
-        }
-    } else if limit.is_some_and(|limit| limit < 0)
-        && dir.open_file("memory.swap.max", OFlag::O_PATH).is_ok()
-    {
-        dir.write("memory.swap.max", "max")?;
+    // Without swap accounting there is no such file, and nothing to limit.
+    let swap = match memory.swap().filter(|swap| *swap != 0) {
+        Some(total) => swap_alone(&target.dir, limit, total)?,
+        None if limit.is_some_and(|limit| limit < 0) => Some("max".to_owned()),
+        None => None,
+    };
+    if let Some(swap) = swap.filter(|_| target.has("memory.swap.max")) {
+        target.write("memory.swap.max", &swap)?;
     }
     if let Some(limit) = limit {
-        dir.write("memory.max", &max_or(limit))?;
+        target.write("memory.max", &max_or(limit))?;
     }
     match memory.reservation().filter(|reservation| *reservation != 0) {
-        Some(reservation) => dir.write("memory.low", &max_or(reservation)),
+        Some(reservation) => target.write("memory.low", &max_or(reservation)),
         None => Ok(()),
     }
 }
 
-/// The kernel would rather kill processes than refuse the limit.
-fn refuse_below_usage(dir: &Dir, limit: i64) -> Result<(), CgroupError> {
-    let usage = dir.read("memory.current")?;
-    match format::number(&usage) {
-        Some(used) if used > limit.unsigned_abs() => {
-            let hint = format!("the group uses {used} bytes and would be killed");
-            Err(dir.write_error("memory.max", &limit.to_string(), hint, Errno::EBUSY))
-        }
-        _ => Ok(()),
+/// Makes a group in use fit into a lower limit, or refuses the limit: the kernel would kill processes rather than refuse it
+/// (cgroup-v2.rst, memory.max), while v1 answers EBUSY.
+///
+/// A process that takes more between the look and the write of the limit may still be killed, as it would have been under that limit.
+pub(super) fn make_room(target: &Target<'_>, limit: u64) -> Result<(), CgroupError> {
+    if !target.may_be_in_use() {
+        return Ok(());
     }
+    let used = number(&target.dir, "memory.current")?;
+    if used <= limit {
+        return Ok(());
+    }
+    // Page cache goes, and what may be swapped, as v1 does by itself. Linux 5.19; EAGAIN says that less was to be had, and the
+    // second look says how much.
+    let _ = target
+        .dir
+        .try_write("memory.reclaim", &(used - limit).to_string());
+    let used = number(&target.dir, "memory.current")?;
+    if used <= limit {
+        return Ok(());
+    }
+    let hint = format!(
+        "the group uses {used} bytes that cannot be reclaimed, and the kernel would kill its processes"
+    );
+    let value = limit.to_string();
+    Err(target
+        .dir
+        .write_error("memory.max", &value, hint, Errno::EBUSY))
 }
 
 /// `total` minus the memory limit of the request, else of the group.
@@ -80,26 +94,26 @@ fn swap_alone(dir: &Dir, limit: Option<i64>, total: i64) -> Result<Option<String
 }
 
 /// Weight, idle, bandwidth, burst.
-pub(super) fn cpu(dir: &Dir, cpu: &LinuxCpu) -> Result<(), CgroupError> {
+pub(super) fn cpu(target: &mut Target<'_>, cpu: &LinuxCpu) -> Result<(), CgroupError> {
     if let Some(idle) = cpu.idle() {
-        dir.write("cpu.idle", &idle.to_string())?;
+        target.write("cpu.idle", &idle.to_string())?;
     }
     if let Some(shares) = cpu
         .shares()
         .filter(|shares| *shares != 0 && cpu.idle() != Some(1))
     {
-        dir.write("cpu.weight", &weight::from_shares(shares).to_string())?;
+        target.write("cpu.weight", &weight::from_shares(shares).to_string())?;
     }
     let quota = cpu.quota().filter(|quota| *quota != 0);
     let period = cpu.period().filter(|period| *period != 0);
     let mut values = Vec::with_capacity(2);
-    if let Some(value) = bandwidth(dir, quota, period)? {
+    if let Some(value) = bandwidth(&target.dir, quota, period)? {
         values.push(("cpu.max", value));
     }
     if let Some(burst) = cpu.burst() {
         values.push(("cpu.max.burst", burst.to_string()));
     }
-    write_in_any_order(dir, &values, |_, file, errno| match (file, errno) {
+    write_in_any_order(target, &values, |_, file, errno| match (file, errno) {
         ("cpu.max", Errno::EINVAL) => {
             "a period is 1000 to 1000000 µs, a quota at least 1000 µs".to_owned()
         }

@@ -1,7 +1,8 @@
 //! bpf(2): a device program, loaded, attached to a cgroup and detached again.
 //!
 //! A cgroup holds a reference to its programs and drops it when it is removed, so no descriptor is kept, and nothing
-//! is left to clean up after a crash.
+//! is left to clean up after a crash. A BPF link would be one more object to hold: it takes its program along when its last
+//! descriptor is closed, and containers outlive the daemon.
 #![allow(unsafe_code)] // libc has no safe call for this system call.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -22,6 +23,8 @@ const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_DEVICE: u32 = 6;
 /// `BPF_F_ALLOW_MULTI`: several programs on one cgroup, and programs on those below it; each of them has to allow.
 const ALLOW_MULTI: u32 = 2;
+/// `BPF_F_REPLACE`: in place of another, at once (Linux 5.6).
+const REPLACE: u32 = 4;
 /// The kernel takes no more on one cgroup (`BPF_CGROUP_MAX_PROGS`).
 const MAX_PROGRAMS: usize = 64;
 /// For the few calls that only GPL programs may make; ours makes none.
@@ -49,6 +52,7 @@ struct Attach {
     attach_bpf_fd: RawFd,
     attach_type: u32,
     attach_flags: u32,
+    replace_bpf_fd: RawFd,
 }
 
 /// The same for `BPF_PROG_QUERY`.
@@ -92,9 +96,17 @@ pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd, Errno> {
     descriptor(unsafe { bpf(PROG_LOAD, &mut load) })
 }
 
-/// Adds a program to those of the cgroup.
-pub(super) fn attach(cgroup: BorrowedFd<'_>, program: &OwnedFd) -> Result<(), Errno> {
+/// Adds a program to those of the cgroup, in place of `old` if there is one.
+pub(super) fn attach(
+    cgroup: BorrowedFd<'_>,
+    program: &OwnedFd,
+    old: Option<&OwnedFd>,
+) -> Result<(), Errno> {
     let mut attach = attachment(cgroup, program, ALLOW_MULTI);
+    if let Some(old) = old {
+        attach.attach_flags |= REPLACE;
+        attach.replace_bpf_fd = old.as_raw_fd();
+    }
     // SAFETY: `attach` is the attribute of this command and holds no address.
     unsafe { bpf(PROG_ATTACH, &mut attach) }.map(drop)
 }
@@ -112,6 +124,7 @@ fn attachment(cgroup: BorrowedFd<'_>, program: &OwnedFd, attach_flags: u32) -> A
         attach_bpf_fd: program.as_raw_fd(),
         attach_type: ATTACH_DEVICE,
         attach_flags,
+        replace_bpf_fd: 0,
     }
 }
 

@@ -53,30 +53,26 @@ impl Hierarchy {
         if self.version() != Version::V2 {
             return Ok(());
         }
-        let wanted: Vec<_> = self.v2_controllers().collect();
+        let wanted: Vec<_> = self.v2_controllers().map(Controller::name).collect();
         self.enable(path, &wanted)
     }
 
     /// Enables v2 controllers for `path`, which they then show in `cgroup.controllers`.
-    pub(super) fn enable(
-        &self,
-        path: &CgroupPath,
-        wanted: &[Controller],
-    ) -> Result<(), CgroupError> {
+    pub(super) fn enable(&self, path: &CgroupPath, wanted: &[&str]) -> Result<(), CgroupError> {
         let Some(mount) = self.unified() else {
             return Ok(());
         };
         let leaf = mount.dir.open(path.relative())?;
         let offered = leaf.read("cgroup.controllers")?;
-        let missing = |controller: &&Controller| {
+        let missing = |controller: &&&str| {
             !offered
                 .split_ascii_whitespace()
-                .any(|name| name == controller.name())
+                .any(|name| name == **controller)
         };
         let missing: Vec<String> = wanted
             .iter()
             .filter(missing)
-            .map(|controller| format!("+{}", controller.name()))
+            .map(|controller| format!("+{controller}"))
             .collect();
         if missing.is_empty() {
             return Ok(());

@@ -141,6 +141,17 @@ impl CgroupError {
         )
     }
 
+    /// Whether the limit is refused because of what the group's processes use now.
+    pub fn is_in_use(&self) -> bool {
+        matches!(
+            self,
+            Self::Write {
+                source: Errno::EBUSY,
+                ..
+            }
+        )
+    }
+
     /// Whether the request itself is at fault (`INVALID_ARGUMENT`), not the machine.
     pub fn is_invalid_input(&self) -> bool {
         match self {
@@ -148,9 +159,20 @@ impl CgroupError {
             | Self::InvalidValue { .. }
             | Self::UnifiedOnV1 { .. }
             | Self::Unsupported { .. } => true,
+            // ENODEV without a hint is a group that is gone.
+            Self::Write {
+                source: Errno::ENODEV,
+                hint,
+                ..
+            } => !hint.is_empty(),
             Self::Write { source, .. } => matches!(
                 source,
-                Errno::EINVAL | Errno::ERANGE | Errno::EBUSY | Errno::ENOSPC | Errno::EACCES
+                Errno::EINVAL
+                    | Errno::ERANGE
+                    | Errno::EBUSY
+                    | Errno::ENOSPC
+                    | Errno::EACCES
+                    | Errno::EOPNOTSUPP
             ),
             _ => false,
         }

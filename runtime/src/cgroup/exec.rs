@@ -1,7 +1,7 @@
 //! A group for one exec, below its container's: what it starts can be ended as a whole, however it detaches itself.
 //!
-//! It exists only in the mount that holds the processes' places (the unified one where there is one); in the other mounts an
-//! exec is in its container's group. Where `cgroup.kill` exists, ending a group is one write (Linux 5.14, cgroups(7)).
+//! It exists only in one mount: the unified one where there is one, with `cgroup.kill` for all at once (Linux 5.14, cgroups(7)), or
+//! else v1's freezer. In the other mounts an exec is in its container's group.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use podwright_pause::protocol::EXEC_GROUP;
 
-use super::{Cgroup, CgroupError};
+use super::hierarchy::Mount;
+use super::{Cgroup, CgroupError, Hierarchy};
 
 /// Counts the groups of this process; with its id, a name is never met again while a process is in the old one.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -32,7 +33,7 @@ impl Cgroup {
         let path = self
             .path
             .join(&format!("{EXEC_GROUP}{}-{number}", std::process::id()))?;
-        let dir = &self.hierarchy.anchor().dir;
+        let dir = &mount(&self.hierarchy).dir;
         dir.mkdir(path.relative())
             .map_err(|errno| dir.error("make cgroup", path.relative(), errno))?;
         Ok(ExecGroup {
@@ -42,20 +43,17 @@ impl Cgroup {
     }
 }
 
+/// Where execs have groups of their own.
+fn mount(hierarchy: &Hierarchy) -> &Mount {
+    hierarchy.unified().unwrap_or_else(|| hierarchy.anchor())
+}
+
 impl ExecGroup {
     /// The `cgroup.procs` files into which the exec writes `0`, in join order.
     pub fn procs_files(&self) -> Vec<PathBuf> {
-        let anchor = self.group.hierarchy.anchor();
-        let own = anchor
-            .dir
-            .path()
-            .join(self.group.path.relative())
-            .join("cgroup.procs");
-        let shared = anchor
-            .dir
-            .path()
-            .join(self.container.path.relative())
-            .join("cgroup.procs");
+        let root = mount(&self.group.hierarchy).dir.path();
+        let procs = |group: &Cgroup| root.join(group.path.relative()).join("cgroup.procs");
+        let (own, shared) = (procs(&self.group), procs(&self.container));
         let files = self.container.procs_files().into_iter();
         files
             .map(|file| if file == shared { own.clone() } else { file })
@@ -73,8 +71,8 @@ impl ExecGroup {
 
 impl Drop for ExecGroup {
     fn drop(&mut self) {
-        let anchor = &self.group.hierarchy.anchor().dir;
-        match anchor.rmdir(self.group.path.relative()) {
+        let root = &mount(&self.group.hierarchy).dir;
+        match root.rmdir(self.group.path.relative()) {
             // EBUSY: the command left processes behind, which is its right.
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV | Errno::EBUSY | Errno::ENOTEMPTY) => {}
             Err(errno) => {

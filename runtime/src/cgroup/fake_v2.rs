@@ -291,20 +291,7 @@ fn refuses_what_v2_cannot_do() {
             "{key}: {error}"
         );
     }
-    let check = LinuxMemoryBuilder::default()
-        .limit(9999i64)
-        .check_before_update(true)
-        .build()
-        .unwrap();
-    let error = fake
-        .group
-        .apply(
-            &LinuxResourcesBuilder::default()
-                .memory(check)
-                .build()
-                .unwrap(),
-        )
-        .unwrap_err();
+    let error = fake.group.update(&with_memory(9999, 9999)).unwrap_err();
     assert!(error.to_string().contains("uses 10000 bytes"), "{error}");
 }
 

@@ -1,5 +1,7 @@
 //! Reading back which limits a group really holds.
 
+use std::collections::BTreeMap;
+
 use super::dir::Dir;
 use super::hierarchy::{Interface, Location};
 use super::{Cgroup, CgroupError, Controller, format, weight};
@@ -61,6 +63,27 @@ impl Cgroup {
                         .and_then(format::v1_limit)
                         .map(|bytes| (size.clone(), bytes)),
                 );
+            }
+        }
+        Ok(held)
+    }
+
+    /// What these files of the v2 interface hold, as far as they are there: the kernel rounds and joins what is written.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when the group is absent.
+    pub fn read_unified<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a String>,
+    ) -> Result<BTreeMap<String, String>, CgroupError> {
+        let Some(mount) = self.hierarchy.unified() else {
+            return Ok(BTreeMap::new());
+        };
+        let dir = mount.dir.open(self.path.relative())?;
+        let mut held = BTreeMap::new();
+        for key in keys {
+            if let Some(text) = dir.read_optional(key)? {
+                held.insert(key.clone(), text.trim_end().to_owned());
             }
         }
         Ok(held)

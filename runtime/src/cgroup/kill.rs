@@ -21,6 +21,9 @@ use super::{Cgroup, CgroupError, Controller, format};
 /// After so many rounds the group is frozen, so that it cannot fork any more.
 const FREE_ROUNDS: u32 = 2;
 
+/// How often a group is looked at that is being frozen.
+const FREEZING: Duration = Duration::from_millis(1);
+
 impl Cgroup {
     /// The processes of the subtree, as seen from this PID namespace. An absent group has none.
     ///
@@ -70,7 +73,7 @@ impl Cgroup {
                 return Ok(());
             }
             if round == FREE_ROUNDS {
-                freezer.freeze()?;
+                freezer.freeze(deadline)?;
             } else {
                 // A frozen task dies only when thawed (freezer-subsystem.rst); somebody else may have frozen it.
                 freezer.thaw();
@@ -222,11 +225,16 @@ impl Freezer {
         }
     }
 
-    fn freeze(&self) -> Result<(), CgroupError> {
-        match &self.0 {
-            Some(dir) => dir.write(Self::FILE, "FROZEN"),
-            None => Ok(()),
+    /// Returns when nothing in the group runs, or at the deadline: until then there are some that go on forking, and those that
+    /// have used up their CPU time are late to stop.
+    fn freeze(&self, deadline: Instant) -> Result<(), CgroupError> {
+        let Some(dir) = &self.0 else { return Ok(()) };
+        dir.write(Self::FILE, "FROZEN")?;
+        while dir.read(Self::FILE)?.trim() != "FROZEN" && Instant::now() < deadline {
+            // v1 tells nobody when the state changes.
+            std::thread::sleep(FREEZING);
         }
+        Ok(())
     }
 
     fn thaw(&self) {

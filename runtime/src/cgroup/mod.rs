@@ -12,6 +12,7 @@
 
 mod apply;
 mod apply_devices;
+mod apply_unified;
 mod apply_v1;
 mod apply_v2;
 mod bpf;
@@ -32,6 +33,7 @@ mod path;
 mod pidfd;
 mod remove;
 mod stats;
+mod undo;
 mod weight;
 
 #[cfg(test)]
@@ -51,6 +53,7 @@ pub use hierarchy::{Controller, Hierarchy, Version};
 pub use meter::HeldMeter;
 pub use path::CgroupPath;
 pub use stats::{CpuStats, MemoryStats, Stats, SwapStats};
+pub use undo::Undo;
 
 use dir::Dir;
 use hierarchy::Location;

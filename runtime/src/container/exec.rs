@@ -2,6 +2,7 @@
 //! any more, the command is killed with all that it started.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,19 +65,26 @@ async fn begin(
         .cgroup
         .exec_group()
         .internal(|| failed(&container))?;
-    let mut plan = exec_plan(
-        &container.compile(&node)?.plan,
-        &command,
-        &group.procs_files(),
-    );
-    let streams: Vec<BorrowedFd<'_>> = match &stdio {
-        ExecStdio::Given(streams) => streams.iter().map(AsFd::as_fd).collect(),
-        ExecStdio::Terminal => {
-            take_terminal(&mut plan);
-            Vec::new()
-        }
+    let compiled = container.compile(&node)?;
+    let (streams, terminal): (Vec<BorrowedFd<'_>>, bool) = match &stdio {
+        ExecStdio::Given(streams) => (streams.iter().map(AsFd::as_fd).collect(), false),
+        ExecStdio::Terminal => (Vec::new(), true),
     };
-    let exec = pause.exec(&container.id, &plan, &streams).await;
+    let plan = |groups: &[PathBuf]| {
+        let mut plan = exec_plan(&compiled.plan, &command, groups);
+        if terminal {
+            take_terminal(&mut plan);
+        }
+        plan
+    };
+    let own = plan(&group.procs_files());
+    let mut exec = pause.exec(&container.id, &own, &streams).await;
+    if matches!(&exec, Err(error) if error.errno() == Some(libc::EOPNOTSUPP)) {
+        // A container that has made threaded groups below its own: beside them there can be no other kind (cgroups(7)), so the
+        // command is where the container's first process is.
+        let shared = plan(&container.cgroup.procs_files());
+        exec = pause.exec(&container.id, &shared, &streams).await;
+    }
     let Exec {
         number,
         end,

@@ -24,7 +24,7 @@ pub(crate) use relabel::{label_path, layers as label_layers};
 pub(crate) use remove::remove;
 pub(crate) use start::start;
 pub(crate) use stop::stop;
-pub(crate) use update::{change_limits, update};
+pub(crate) use update::{change_limits, refusal, update};
 pub(crate) use view::{container_status, list, matching, selects, status};
 
 use std::path::{Path, PathBuf};

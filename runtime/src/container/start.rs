@@ -102,14 +102,15 @@ async fn launch(
     Ok(StartedRecord { pid, at })
 }
 
-/// What a failed launch or exec means to the client: what the request names is missing or of no use, the disk is full, or the
-/// node failed.
+/// What a failed launch or exec means to the client: what the request names is missing or of no use, the disk or a limit is full, or
+/// the node failed.
 pub(super) fn launch_failure(errno: Option<i32>) -> Kind {
     match errno {
         Some(
             libc::ENOENT | libc::EACCES | libc::ENOTDIR | libc::ENOEXEC | libc::ELOOP | libc::E2BIG,
         ) => Kind::InvalidArgument,
-        Some(libc::ENOSPC | libc::EDQUOT) => Kind::ResourceExhausted,
+        // EAGAIN: the limit on processes.
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EAGAIN) => Kind::ResourceExhausted,
         _ => Kind::Internal,
     }
 }

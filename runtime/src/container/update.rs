@@ -6,6 +6,7 @@ use oci_spec::runtime::LinuxResources;
 use podwright_cri_api::v1::{LinuxContainerResources, UpdateContainerResourcesRequest};
 
 use super::{Container, State, oom_score};
+use crate::cgroup::{CgroupError, Undo};
 use crate::error::{CallError, Context, Kind};
 use crate::node::Node;
 use crate::nri;
@@ -59,15 +60,10 @@ pub(crate) fn change_limits(
         .oom_scores
         .clamp(asked.oom_score_adj)
         .invalid(|| "cannot set oom_score_adj".into())?;
-    if container.is_running() {
-        container.apply_limits(&resources)?;
-        if asked.oom_score_adj != 0 {
-            oom_score::set(&container.cgroup, score)?;
-        }
-    }
-    let merged = merge_resources(container.asked_resources(), asked);
-    let record = ResourcesRecord {
-        resources: Some(merged.clone()),
+    let merged = merge_resources(container.asked_resources(), asked.clone());
+    let undo = match container.is_running() {
+        true => Some(container.update_limits(&resources)?),
+        false => None,
     };
     let failed = || {
         format!(
@@ -75,7 +71,21 @@ pub(crate) fn change_limits(
             container.id
         )
     };
-    record.write(&container.directory).internal(failed)?;
+    let keep = || {
+        if undo.is_some() && asked.oom_score_adj != 0 {
+            oom_score::set(&container.cgroup, score)?;
+        }
+        let record = ResourcesRecord {
+            resources: Some(merged.clone()),
+        };
+        record.write(&container.directory).internal(failed)
+    };
+    if let Err(error) = keep() {
+        if let Some(undo) = undo {
+            undo.restore();
+        }
+        return Err(error);
+    }
     *container
         .resources
         .lock()
@@ -89,19 +99,32 @@ pub(crate) fn change_limits(
 }
 
 impl Container {
-    /// Sets limits in the container's cgroup.
+    /// Sets the first limits in the container's cgroup.
     pub(super) fn apply_limits(&self, resources: &LinuxResources) -> Result<(), CallError> {
-        self.cgroup.apply(resources).map_err(|error| {
-            let kind = if error.is_invalid_input() {
-                Kind::InvalidArgument
-            } else {
-                Kind::Internal
-            };
-            CallError::caused(
-                kind,
-                format!("cannot set the limits of the container {}", self.id),
-                error,
-            )
-        })
+        let applied = self.cgroup.apply(resources);
+        applied.map_err(|error| self.limits_refused(error))
+    }
+
+    /// Changes limits in the cgroup of a running container: all of them or none.
+    fn update_limits(&self, resources: &LinuxResources) -> Result<Undo, CallError> {
+        // To reclaim memory takes the kernel as long as it takes.
+        let updated = tokio::task::block_in_place(|| self.cgroup.update(resources));
+        updated.map_err(|error| self.limits_refused(error))
+    }
+
+    fn limits_refused(&self, error: CgroupError) -> CallError {
+        let what = format!("cannot set the limits of the container {}", self.id);
+        CallError::caused(refusal(&error), what, error)
+    }
+}
+
+/// What it means to the client that limits were not set.
+pub(crate) fn refusal(error: &CgroupError) -> Kind {
+    if error.is_in_use() {
+        Kind::FailedPrecondition
+    } else if error.is_invalid_input() {
+        Kind::InvalidArgument
+    } else {
+        Kind::Internal
     }
 }

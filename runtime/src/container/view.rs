@@ -158,8 +158,11 @@ fn resources(container: &Container) -> cri::LinuxContainerResources {
         return asked;
     };
     let score = oom_score::of(started.pid).unwrap_or(asked.oom_score_adj);
-    match container.cgroup.read_resources() {
-        Ok(held) => held_resources(&held, &asked, score),
+    let group = &container.cgroup;
+    let held = group.read_resources();
+    let held = held.and_then(|held| Ok((held, group.read_unified(asked.unified.keys())?)));
+    match held {
+        Ok((held, unified)) => held_resources(&held, unified, &asked, score),
         Err(_) => asked,
     }
 }

@@ -97,6 +97,9 @@ fn describe(failure: &Failure) -> String {
         (Stage::Program, libc::ENOEXEC) => {
             " (not a program for this machine, or a script without #!)"
         }
+        (Stage::Birth, libc::EAGAIN) => {
+            " (no more processes are allowed: the limit of the container, its pod or the node is reached, see pids.max)"
+        }
         _ => "",
     };
     format!(

@@ -1,5 +1,7 @@
 //! Resource limits between CRI, OCI and what a cgroup holds.
 
+use std::collections::BTreeMap;
+
 use oci_spec::runtime::{
     LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxResources,
 };
@@ -176,6 +178,7 @@ pub(crate) fn sum_resources(
 /// What the cgroup really holds, as CRI reports it; what it cannot hold is as it was asked for.
 pub(crate) fn held_resources(
     held: &HeldResources,
+    unified: BTreeMap<String, String>,
     asked: &LinuxContainerResources,
     oom_score_adj: i64,
 ) -> LinuxContainerResources {
@@ -196,7 +199,7 @@ pub(crate) fn held_resources(
                 limit: *limit,
             })
             .collect(),
-        unified: asked.unified.clone(),
+        unified,
         memory_swap_limit_in_bytes: held.memory_swap_limit.map_or(0, signed),
     }
 }

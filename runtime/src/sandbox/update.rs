@@ -7,11 +7,14 @@
 use std::sync::{Arc, PoisonError};
 
 use oci_spec::runtime::LinuxResources;
-use podwright_cri_api::v1::{LinuxContainerResources, UpdatePodSandboxResourcesRequest};
+use podwright_cri_api::v1::{
+    LinuxContainerResources, PodSandboxConfig, UpdatePodSandboxResourcesRequest,
+};
 
 use super::Sandbox;
-use crate::cgroup::Cgroup;
-use crate::error::{CallError, Context, Kind};
+use crate::cgroup::{Cgroup, CgroupError, Undo};
+use crate::container;
+use crate::error::{CallError, Context};
 use crate::node::Node;
 use crate::nri;
 use crate::plan::{merge_resources, oci_resources, sum_resources};
@@ -34,17 +37,23 @@ pub(crate) async fn update(
     // A request that makes no sense is not shown to plugins.
     limits(&next)?;
     nri::pod_updating(node, &sandbox, overhead.as_ref(), resources.as_ref()).await?;
-    apply(
+    let undo = change(
         &sandbox.config,
         &node.cgroups.cgroup(&sandbox.cgroup),
         &next,
     )?;
-    next.write(&sandbox.directory).internal(|| {
+    let recorded = next.write(&sandbox.directory).internal(|| {
         format!(
             "cannot record the resources of the pod sandbox {}",
             sandbox.id
         )
-    })?;
+    });
+    if let Err(error) = recorded {
+        if let Some(undo) = undo {
+            undo.restore();
+        }
+        return Err(error);
+    }
     *sandbox
         .resources
         .lock()
@@ -71,23 +80,42 @@ fn limits(resources: &PodResourcesRecord) -> Result<LinuxResources, CallError> {
     )
 }
 
-/// Sets the pod's limits, when they are the runtime's to set. Limits that cannot be are refused in any case.
+/// Sets a new pod's limits, when they are the runtime's to set. Limits that cannot be are refused in any case.
 pub(super) fn apply(
-    config: &podwright_cri_api::v1::PodSandboxConfig,
+    config: &PodSandboxConfig,
     cgroup: &Cgroup,
     resources: &PodResourcesRecord,
 ) -> Result<(), CallError> {
     let limits = limits(resources)?;
-    if !super::cgroup::parent(config).is_empty() {
-        return Ok(());
+    match are_ours(config) {
+        true => cgroup.apply(&limits).map_err(refused),
+        false => Ok(()),
     }
-    cgroup.apply(&limits).map_err(|error| {
-        let kind = match error.is_invalid_input() {
-            true => Kind::InvalidArgument,
-            false => Kind::Internal,
-        };
-        CallError::caused(kind, "cannot set the limits of the pod", error)
-    })
+}
+
+/// The same for a pod that is there.
+fn change(
+    config: &PodSandboxConfig,
+    cgroup: &Cgroup,
+    resources: &PodResourcesRecord,
+) -> Result<Option<Undo>, CallError> {
+    let limits = limits(resources)?;
+    if !are_ours(config) {
+        return Ok(None);
+    }
+    // To reclaim memory takes the kernel as long as it takes.
+    let changed = tokio::task::block_in_place(|| cgroup.update(&limits));
+    changed.map(Some).map_err(refused)
+}
+
+/// Whether nobody else limits the pod.
+fn are_ours(config: &PodSandboxConfig) -> bool {
+    super::cgroup::parent(config).is_empty()
+}
+
+fn refused(error: CgroupError) -> CallError {
+    let kind = container::refusal(&error);
+    CallError::caused(kind, "cannot set the limits of the pod", error)
 }
 
 impl Sandbox {
