@@ -7,7 +7,7 @@ use podwright_cri_api::v1::{
     LinuxContainerResources, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
 };
 use podwright_integration::{
-    node::Node,
+    node::{Node, until},
     pod::{ContainerSpec, PodSpec},
 };
 use tonic::{Code, Status};
@@ -247,12 +247,19 @@ async fn unified_keys_are_set_or_refused() -> Result<()> {
         unified: [(key.to_owned(), "104857600".to_owned())].into(),
         ..LinuxContainerResources::default()
     };
-    let v2 = PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists();
     let updated = update(&node, &id, unified("memory.high")).await;
-    if v2 {
+    if is_v2() {
         updated?;
         let pid = node.cri.container_pid(&id).await?;
         assert_eq!(read(pid, ("none", ""), "memory.high")?, "104857600");
+        // Whole pages are held, and told.
+        let mut odd = unified("memory.high");
+        odd.unified
+            .insert("memory.high".to_owned(), "104857601".to_owned());
+        update(&node, &id, odd).await?;
+        let told = node.cri.status(&id).await?.resources;
+        let told = told.and_then(|all| all.linux).context("no limits")?;
+        assert_eq!(told.unified["memory.high"], "104857600");
     } else {
         let refused = updated.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
@@ -333,5 +340,128 @@ async fn a_pods_resources_are_its_cgroups_unless_it_has_a_parent() -> Result<()>
         .into_inner();
     let info = &status.info["info"];
     assert!(info.contains(&(128 << 20).to_string()), "{info}");
+    node.finish().await
+}
+
+#[tokio::test]
+async fn a_child_that_is_out_of_memory_is_told_of() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let script = "sh -c 'x=a; while :; do x=$x$x; done'; echo \"child: $?\"; exit 3";
+    let spec = |name: &str| {
+        let spec = ContainerSpec::new(name).shell(script);
+        spec.with_resources(|resources| {
+            resources.memory_limit_in_bytes = 16 << 20;
+            resources.memory_swap_limit_in_bytes = 16 << 20;
+        })
+    };
+    let id = node.cri.run(&pod, spec("alone")).await?;
+    let ended = node.cri.wait_exit(&id).await?;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (3, "OOMKilled"));
+    if is_v2() {
+        // As a kubelet asks, unless it is configured with singleProcessOOMKill.
+        let group = spec("together").with_resources(|resources| {
+            let key = ("memory.oom.group".to_owned(), "1".to_owned());
+            resources.unified = [key].into();
+        });
+        let id = node.cri.run(&pod, group).await?;
+        let ended = node.cri.wait_exit(&id).await?;
+        assert_eq!((ended.exit_code, ended.reason.as_str()), (137, "OOMKilled"));
+    }
+    node.finish().await
+}
+
+/// Whether the machine has cgroup v2 alone.
+pub(crate) fn is_v2() -> bool {
+    PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// In-place resizes (KEP-1287) ask for less memory than is in use: the kernel of v2 would kill.
+#[tokio::test]
+async fn memory_in_use_is_not_taken_away() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let script =
+        "x=$(head -c 25165824 /dev/zero | tr '\\0' x); echo kept; sleep 1000 & wait; echo $x";
+    let spec = ContainerSpec::new("c").shell(script);
+    let spec = spec.with_resources(|resources| {
+        resources.memory_limit_in_bytes = 256 << 20;
+        resources.memory_swap_limit_in_bytes = 256 << 20;
+        resources.cpu_quota = 50_000;
+        resources.cpu_period = 100_000;
+    });
+    let id = node.cri.run(&pod, spec).await?;
+    until("the memory to be in use", || async {
+        let logs = node
+            .cri
+            .logs(&id)
+            .await
+            .map_err(|error| error.to_string())?;
+        let kept = logs.iter().any(|line| line.text == "kept");
+        kept.then_some(()).ok_or("nothing is said".to_owned())
+    })
+    .await?;
+    let limits = |bytes: i64| LinuxContainerResources {
+        memory_limit_in_bytes: bytes,
+        memory_swap_limit_in_bytes: bytes,
+        cpu_quota: 20_000,
+        ..LinuxContainerResources::default()
+    };
+    let refused = update(&node, &id, limits(8 << 20)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("the group uses"), "{refused}");
+    let held = async || {
+        let status = node.cri.status(&id).await?;
+        let limits = status.resources.and_then(|resources| resources.linux);
+        let limits = limits.context("the status names no limits")?;
+        anyhow::Ok((
+            status.exit_code,
+            limits.memory_limit_in_bytes,
+            limits.cpu_quota,
+        ))
+    };
+    assert_eq!(held().await?, (0, 256 << 20, 50_000));
+    update(&node, &id, limits(96 << 20)).await?;
+    assert_eq!(held().await?, (0, 96 << 20, 20_000));
+    assert!(node.cri.container_pid(&id).await? > 0);
+    node.finish().await
+}
+
+/// What is in the tree of a container is its own affair, and commands still find a place beside it.
+#[tokio::test]
+async fn a_container_sees_its_own_cgroup_and_writes_it_only_when_privileged() -> Result<()> {
+    let node = Node::start().await?;
+    let mut spec = PodSpec::new("pod");
+    let security = spec.linux().security_context.get_or_insert_default();
+    security.privileged = true;
+    let pod = node.cri.run_pod(spec).await?;
+    let confined = node.cri.run(&pod, ContainerSpec::new("confined")).await?;
+    // v1's hierarchies are directories of their own.
+    let make = "cd /sys/fs/cgroup; test -e cgroup.procs || cd pids; mkdir below 2>&1 || true";
+    let said = node.cri.shell(&confined, make).await?;
+    assert!(said.contains("Read-only file system"), "{said}");
+    let privileged = |name: &str| {
+        let spec = ContainerSpec::new(name);
+        spec.with_security(|security| security.privileged = true)
+    };
+    let id = node.cri.run(&pod, privileged("systemd")).await?;
+    assert_eq!(node.cri.shell(&id, make).await?, "");
+    if is_v2() {
+        let own = "cat /proc/1/cgroup";
+        assert_eq!(node.cri.shell(&confined, own).await?, "0::/\n");
+        // As systemd does in a container: processes to a leaf, then controllers for all children.
+        let delegate = "cd /sys/fs/cgroup; echo 1 > below/cgroup.procs; cat /proc/1/cgroup
+            until echo '+memory +pids' > cgroup.subtree_control; do echo $$ > below/cgroup.procs; done";
+        assert_eq!(node.cri.shell(&id, delegate).await?, "0::/below\n");
+        let place = node.cri.shell(&id, "cat /proc/self/cgroup").await?;
+        assert!(place.starts_with("0::/exec-"), "{place}");
+
+        let id = node.cri.run(&pod, privileged("threaded")).await?;
+        let threads = "cd /sys/fs/cgroup; mkdir threads; echo threaded > threads/cgroup.type; cat cgroup.type";
+        assert_eq!(node.cri.shell(&id, threads).await?, "domain threaded\n");
+        // No domain can be made beside threaded groups: the command is with the container's first process.
+        let place = node.cri.shell(&id, "cat /proc/self/cgroup").await?;
+        assert_eq!(place, "0::/\n");
+    }
     node.finish().await
 }

@@ -20,7 +20,7 @@ use podwright_integration::{
 use serde_json::Value;
 use tonic::Code;
 
-use super::cgroup::{read, update};
+use super::cgroup::{is_v2, read, update};
 
 /// What a CRI call may take while hogs are at work.
 const ANSWER: Duration = Duration::from_millis(100);
@@ -121,7 +121,7 @@ fn disk_of(directory: &std::path::Path) -> Result<Option<String>> {
 
 /// Limits a container's writing, as a kubelet can on v2, and an operator on v1, where CRI has no word for it.
 async fn limit_writing(node: &Node, id: &str, pid: u32, disk: &str) -> Result<()> {
-    if PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists() {
+    if is_v2() {
         let limit = format!("{disk} wbps={WRITING}");
         let linux = LinuxContainerResources {
             unified: [("io.max".to_owned(), limit)].into(),
