@@ -24,8 +24,8 @@ use super::cgroup::{is_v2, read, update};
 
 /// What a CRI call may take while hogs are at work.
 const ANSWER: Duration = Duration::from_millis(100);
-/// How often each call is made.
-const ROUNDS: usize = 20;
+/// How often each call is made, and where times are not judged.
+const ROUNDS: (usize, usize) = (20, 3);
 /// Bytes per second of the I/O hog.
 const WRITING: u64 = 4 << 20;
 /// The most tasks of each container here.
@@ -169,7 +169,8 @@ impl Answers {
             "RunPodSandbox",
         ];
         let mut answers = kinds.map(|kind| (kind, Vec::new()));
-        for round in 0..ROUNDS {
+        let (judged, other) = ROUNDS;
+        for round in 0..if patience() == 1 { judged } else { other } {
             let mut runtime = node.cri.client().runtime;
             for (kind, times) in &mut answers {
                 let began = Instant::now();

@@ -472,6 +472,7 @@ impl Container {
             image: self.image.config().as_ref(),
             user: &self.record.user.clone().unwrap_or_default(),
             cgroup: self.cgroup.path(),
+            cgroup_version: node.cgroups.version(),
             available: node.capabilities,
             oom_score_adj: node
                 .oom_scores

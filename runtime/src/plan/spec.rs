@@ -8,7 +8,7 @@ use oci_spec::runtime::{
 use podwright_cri_api::v1::ContainerConfig;
 
 use super::{environment, mounts, process, resources};
-use crate::cgroup::CgroupPath;
+use crate::cgroup::{CgroupPath, Version};
 use crate::error::{CallError, Context};
 use crate::records::{ConfinementRecord, UserRecord};
 use crate::sandbox::{IpcMode, NetworkMode, PidMode, Sandbox, pid_mode};
@@ -25,6 +25,7 @@ pub(crate) struct SpecInputs<'a> {
     pub(crate) image: Option<&'a ImageConfig>,
     pub(crate) user: &'a UserRecord,
     pub(crate) cgroup: &'a CgroupPath,
+    pub(crate) cgroup_version: Version,
     /// What the daemon itself may give.
     pub(crate) available: CapabilitySet,
     /// The score as it will be set.
@@ -178,6 +179,9 @@ fn namespaces(inputs: &SpecInputs<'_>) -> Result<Vec<LinuxNamespace>, CallError>
     }
     if container_pid_mode(inputs.config)? != PidMode::Host {
         kinds.push(LinuxNamespaceType::Pid);
+    }
+    if inputs.cgroup_version == Version::V2 {
+        kinds.push(LinuxNamespaceType::Cgroup);
     }
     Ok(kinds
         .into_iter()
