@@ -38,6 +38,9 @@ const START: Duration = Duration::from_secs(6);
 /// Records that are damaged on purpose.
 const MOST_DAMAGES: u64 = 4;
 
+/// What kernels say of a file system that is not as they left it.
+const COMPLAINTS: [&str; 3] = ["EXT4-fs error", "XFS_WANT_CORRUPTED", "Corruption of "];
+
 /// What is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verbosity {
@@ -179,6 +182,11 @@ impl Chain {
         })
         .await;
         let console = machine.console();
+        // Were the disk to lose what was flushed, the file system would say so first.
+        ensure!(
+            !COMPLAINTS.iter().any(|text| console.contains(text)),
+            "the file system is damaged, by the disk or by the kernel: {console}"
+        );
         let (code, cut) = match watched {
             Ok(Ok(Some(code))) => (code, None),
             outcome => {
