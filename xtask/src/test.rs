@@ -24,12 +24,11 @@ pub(crate) fn run() -> Result<()> {
     });
     phases.count("integration tests", || {
         let mut arguments = vec!["--test", "*", "--"];
-        for module in MODULES.iter().filter(|module| !module.is_enabled()) {
-            let SecurityModule { name, tests, .. } = module;
-            println!(
-                "xtask: not run: {tests} needs a kernel with {name}; `cargo xtask vm` has one"
-            );
-            arguments.extend(["--skip", tests]);
+        for Machine { has, tests, here } in &MACHINES {
+            if !here() {
+                println!("xtask: not run: {tests} needs a machine with {has}; `cargo xtask vm -- --help` says how to get one");
+                arguments.extend(["--skip", tests]);
+            }
         }
         cargo_test(&arguments)
     });
@@ -37,33 +36,34 @@ pub(crate) fn run() -> Result<()> {
     phases.finish(workspace::is_ci())
 }
 
-/// What a kernel may lack, and the tests that need it: they fail without it.
-struct SecurityModule {
-    name: &'static str,
+/// What a machine may lack, and the tests that need it.
+struct Machine {
+    has: &'static str,
     tests: &'static str,
-    /// Is there, and begins so, where the module is enabled.
-    file: (&'static str, &'static str),
+    /// Whether this machine has it, and its tests may run beside others.
+    here: fn() -> bool,
 }
 
-const MODULES: [SecurityModule; 2] = [
-    SecurityModule {
-        name: "AppArmor",
+const MACHINES: [Machine; 3] = [
+    Machine {
+        has: "AppArmor",
         tests: "apparmor::",
-        file: ("/sys/module/apparmor/parameters/enabled", "Y"),
+        here: || {
+            std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+                .is_ok_and(|text| text.starts_with('Y'))
+        },
     },
-    SecurityModule {
-        name: "SELinux",
+    Machine {
+        has: "SELinux",
         tests: "selinux::",
-        file: ("/sys/fs/selinux/enforce", ""),
+        here: || false,
+    },
+    Machine {
+        has: "systemd",
+        tests: "systemd::",
+        here: || false,
     },
 ];
-
-impl SecurityModule {
-    fn is_enabled(&self) -> bool {
-        let (path, start) = self.file;
-        std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(start))
-    }
-}
 
 /// Runs `cargo test` on these targets and sums up its `test result:` lines.
 fn cargo_test(targets: &[&str]) -> Result<Counts> {
