@@ -329,6 +329,8 @@ async fn bidirectional_mounts_need_a_shared_source() -> Result<()> {
 #[tokio::test]
 async fn read_only_is_recursive_when_asked() -> Result<()> {
     let node = Node::start().await?;
+    // The pod comes first: what is mounted later on the host is there for its containers all the same.
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let path = node.daemon.slot().path("volume");
     let below = path.join("below");
     fs::create_dir_all(&below)?;
@@ -339,7 +341,6 @@ async fn read_only_is_recursive_when_asked() -> Result<()> {
         MsFlags::empty(),
         None::<&str>,
     )?;
-    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     let mut seen = Vec::new();
     for (name, recursive_read_only) in [("this", false), ("all", true)] {
         let mount = Mount {

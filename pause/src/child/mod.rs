@@ -20,7 +20,7 @@ pub(crate) use birth::namespaces_at_fork;
 pub(crate) use cgroups::{Birthplace, join_cgroup};
 
 use crate::report::Report;
-use crate::sandbox::UserNamespace;
+use crate::sandbox::{ShmMounts, UserNamespace};
 use crate::sys::{file, process};
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::{Failure, Stage};
@@ -32,8 +32,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub(crate) enum Entrance<'a> {
     /// One that it makes for itself, by the plan's steps.
     Made {
-        /// A detached mount of the pod's /dev/shm, if the plan binds it.
-        shm: Vec<OwnedFd>,
+        /// The pod's /dev/shm, if the plan binds it.
+        shm: ShmMounts<'a>,
     },
     /// All namespaces of a running container.
     Joined {
@@ -91,9 +91,10 @@ impl<'a> Child<'a> {
     fn enter(&mut self) -> Result<(sources::Sources<'a>, Option<OwnedFd>), Failure> {
         let birth = |fault: crate::fault::Fault| fault.at(Stage::Birth);
         let shm = match &mut self.entrance {
-            Entrance::Made { shm } => std::mem::take(shm),
-            Entrance::Joined { .. } => Vec::new(),
+            Entrance::Made { shm } => std::mem::replace(shm, ShmMounts::Made(Vec::new())),
+            Entrance::Joined { .. } => ShmMounts::Made(Vec::new()),
         };
+        let shm = shm.make().map_err(birth)?;
         let mut sources = sources::Sources::new(shm, self.user_namespace);
         let open_labels = || birth::open_labels(&self.plan.process).map_err(birth);
         if let Entrance::Made { .. } = self.entrance {
@@ -131,7 +132,7 @@ impl<'a> Child<'a> {
     fn close_what_is_not_its_own(&self) -> Result<(), crate::fault::Fault> {
         let mut own = vec![self.report.as_raw_fd()];
         match &self.entrance {
-            Entrance::Made { shm } => own.extend(shm.iter().map(AsRawFd::as_raw_fd)),
+            Entrance::Made { shm } => own.extend(shm.descriptors()),
             Entrance::Joined { container } => own.push(container.as_raw_fd()),
         }
         own.extend(self.user_namespace.map(|pod| pod.fd().as_raw_fd()));

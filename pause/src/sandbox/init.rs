@@ -2,7 +2,7 @@
 //! gives it the orphans. Containers can see it, so it has nothing worth having: an empty root, no capabilities, a
 //! filter that allows it to sleep, and no memory that could be looked into.
 
-use super::PidInit;
+use super::{PidInit, own_root};
 use crate::fault::{Fault, OrFault};
 use crate::sys::process::{self, CapabilitySets, Forked};
 use crate::sys::{event, file, mount};
@@ -53,18 +53,10 @@ fn confine() -> Result<(), Fault> {
 /// Leaves the host's tree, mounts and all.
 fn empty_root() -> Result<(), Fault> {
     use mount::attributes::{NODEV, NOEXEC, NOSUID, RDONLY};
-    mount::change_propagation(b"/", libc::MS_PRIVATE | libc::MS_REC).or_fault("mount", b"/")?;
     let options = [("size", "4096"), ("nr_inodes", "1"), ("mode", "0555")];
     let empty = mount::detached_tmpfs(&options, RDONLY | NODEV | NOEXEC | NOSUID)
         .or_fault("fsmount", b"")?;
-    // /proc is always there to be mounted on, and nothing here needs it any more.
-    let place = mount::mount_point(b"/proc").or_fault("openat2", b"/proc")?;
-    mount::attach(empty.as_fd(), place.as_fd()).or_fault("move_mount", b"/proc")?;
-    file::enter_directory(empty.as_fd()).or_fault("fchdir", b"")?;
-    mount::pivot_here().or_fault("pivot_root", b"")?;
-    mount::detach_here().or_fault("umount2", b"")?;
-    file::change_root_here().or_fault("chroot", b"")?;
-    file::enter_path(b"/").or_fault("chdir", b"/")
+    own_root::leave_for(empty.as_fd())
 }
 
 #[cfg(target_arch = "x86_64")]

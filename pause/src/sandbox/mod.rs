@@ -1,10 +1,11 @@
 //! The pod's namespaces, sysctls, /dev/shm and PID-namespace init.
 
 mod init;
+mod own_root;
 mod shm;
 mod user_namespace;
 
-pub(crate) use shm::Shm;
+pub(crate) use shm::{Shm, ShmMounts};
 pub(crate) use user_namespace::{UserNamespace, become_root};
 
 use crate::child::join_cgroup;

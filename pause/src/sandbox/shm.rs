@@ -1,64 +1,127 @@
 //! The pod's /dev/shm.
 
+use super::own_root;
 use crate::fault::{Fault, OrFault};
 use crate::sys::mount::{self, Depth, attributes};
 use crate::sys::process;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// A tmpfs that containers of the pod share.
-pub(crate) struct Shm(OwnedFd);
+const PATH: &[u8] = b"/dev/shm";
+const OWN_NAMESPACE: &str = "/proc/thread-self/ns/mnt";
 
-/// How pause holds it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Holding {
-    /// By descriptor alone: nothing of it shows on the host.
-    Detached,
-    /// In a mount namespace of pause's own, for kernels that clone only what is attached (before 6.15).
-    Attached,
+/// A tmpfs that containers of the pod share. Nothing of it shows on the host, and pause stays in the host's mount namespace:
+/// a container's mounts are peers of the host's only when they were made there.
+pub(crate) enum Shm {
+    /// Held by descriptor alone, and cloned by pause: only in the mount namespace where it was made can it be.
+    Detached(OwnedFd),
+    /// Attached in a mount namespace that has nothing else, for kernels that clone only what is attached in the mount
+    /// namespace of the process (before 6.15): who needs a clone enters it.
+    Attached { tmpfs: OwnedFd, namespace: OwnedFd },
+}
+
+/// A child's mounts of it, one for each bind.
+pub(crate) enum ShmMounts<'a> {
+    /// Made by pause.
+    Made(Vec<OwnedFd>),
+    /// So many, to be made by the child. It is left in the wrong mount namespace if it cannot return, pause is not.
+    ToMake {
+        tmpfs: BorrowedFd<'a>,
+        namespace: BorrowedFd<'a>,
+        count: usize,
+    },
 }
 
 impl Shm {
     /// `size` in bytes; `owner` of its root directory, as the host counts; the SELinux `label` of all in it.
     pub(crate) fn make(size: u64, owner: (u32, u32), label: Option<&str>) -> Result<Self, Fault> {
-        let shm = Self::make_held(size, owner, label, Holding::Detached)?;
-        if shm.clone_for_bind().is_ok() {
-            Ok(shm)
-        } else {
-            Self::make_held(size, owner, label, Holding::Attached)
+        let shm = Self::Detached(tmpfs(size, owner, label)?);
+        match shm.mounts(1) {
+            Ok(_) => Ok(shm),
+            Err(_) => Self::attached(tmpfs(size, owner, label)?),
         }
     }
 
-    fn make_held(
-        size: u64,
-        (uid, gid): (u32, u32),
-        label: Option<&str>,
-        holding: Holding,
-    ) -> Result<Self, Fault> {
-        let path = b"/dev/shm";
-        let (size, uid, gid) = (size.to_string(), uid.to_string(), gid.to_string());
-        let mut options = vec![
-            ("mode", "1777"),
-            ("size", &size),
-            ("uid", &uid),
-            ("gid", &gid),
-        ];
-        options.extend(label.map(|label| ("context", label)));
-        let attributes = attributes::NOSUID | attributes::NODEV | attributes::NOEXEC;
-        let tmpfs = mount::detached_tmpfs(&options, attributes).or_fault("fsmount", path)?;
-        if holding == Holding::Attached {
-            process::unshare(libc::CLONE_NEWNS).or_fault("unshare", b"mount")?;
-            mount::change_propagation(b"/", libc::MS_SLAVE | libc::MS_REC)
-                .or_fault("mount", b"/")?;
-            let place = mount::mount_point(path).or_fault("openat2", path)?;
-            mount::attach(tmpfs.as_fd(), place.as_fd()).or_fault("move_mount", path)?;
-        }
-        Ok(Self(tmpfs))
+    /// When this fails, this process may be left in another mount namespace.
+    fn attached(tmpfs: OwnedFd) -> Result<Self, Fault> {
+        let own = own_namespace()?;
+        process::unshare(libc::CLONE_NEWNS).or_fault("unshare", b"mount")?;
+        let namespace = own_namespace()?;
+        own_root::leave_for(tmpfs.as_fd())?;
+        enter(own.as_fd())?;
+        Ok(Self::Attached { tmpfs, namespace })
     }
 
-    /// A detached mount of it. Made by pause itself: only in the mount namespace that it belongs to can it be cloned.
-    pub(crate) fn clone_for_bind(&self) -> Result<OwnedFd, Fault> {
-        mount::clone_tree(self.0.as_fd(), Depth::This).or_fault("open_tree", b"/dev/shm")
+    /// `count` mounts of it for a child.
+    pub(crate) fn mounts(&self, count: usize) -> Result<ShmMounts<'_>, Fault> {
+        match self {
+            Self::Detached(tmpfs) => clones(tmpfs.as_fd(), count).map(ShmMounts::Made),
+            Self::Attached { tmpfs, namespace } => Ok(ShmMounts::ToMake {
+                tmpfs: tmpfs.as_fd(),
+                namespace: namespace.as_fd(),
+                count,
+            }),
+        }
     }
+}
+
+impl ShmMounts<'_> {
+    /// What a child needs for them.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        match self {
+            Self::Made(made) => made.iter().map(AsRawFd::as_raw_fd).collect(),
+            Self::ToMake {
+                tmpfs, namespace, ..
+            } => vec![tmpfs.as_raw_fd(), namespace.as_raw_fd()],
+        }
+    }
+
+    /// The mounts, detached.
+    pub(crate) fn make(self) -> Result<Vec<OwnedFd>, Fault> {
+        match self {
+            Self::Made(made) => Ok(made),
+            Self::ToMake { count: 0, .. } => Ok(Vec::new()),
+            Self::ToMake {
+                tmpfs,
+                namespace,
+                count,
+            } => {
+                let own = own_namespace()?;
+                enter(namespace)?;
+                let made = clones(tmpfs, count)?;
+                enter(own.as_fd())?;
+                Ok(made)
+            }
+        }
+    }
+}
+
+fn tmpfs(size: u64, (uid, gid): (u32, u32), label: Option<&str>) -> Result<OwnedFd, Fault> {
+    let (size, uid, gid) = (size.to_string(), uid.to_string(), gid.to_string());
+    let mut options = vec![
+        ("mode", "1777"),
+        ("size", &size),
+        ("uid", &uid),
+        ("gid", &gid),
+    ];
+    options.extend(label.map(|label| ("context", label)));
+    let attributes = attributes::NOSUID | attributes::NODEV | attributes::NOEXEC;
+    mount::detached_tmpfs(&options, attributes).or_fault("fsmount", PATH)
+}
+
+fn clones(tmpfs: BorrowedFd<'_>, count: usize) -> Result<Vec<OwnedFd>, Fault> {
+    let clone = |_| mount::clone_tree(tmpfs, Depth::This).or_fault("open_tree", PATH);
+    (0..count).map(clone).collect()
+}
+
+fn own_namespace() -> Result<OwnedFd, Fault> {
+    let file = File::open(OWN_NAMESPACE).or_fault("open", OWN_NAMESPACE.as_bytes())?;
+    Ok(file.into())
+}
+
+/// Root and working directory become the namespace's root, setns(2).
+fn enter(namespace: BorrowedFd<'_>) -> Result<(), Fault> {
+    process::enter_namespaces(namespace, libc::CLONE_NEWNS).or_fault("setns", b"mount")
 }
 
 #[cfg(test)]
@@ -67,22 +130,26 @@ mod tests {
     use super::*;
     use crate::sys::file;
 
-    /// In a thread with a mount namespace of its own: both kinds of holding show one tmpfs to all who bind it.
-    fn shares_one_tmpfs(holding: Holding) {
+    /// In a thread with a mount namespace of its own: both kinds of holding show one tmpfs to all who bind it, and nobody
+    /// else, and leave the thread where it was.
+    fn shares_one_tmpfs(hold: fn(OwnedFd) -> Result<Shm, Fault>) {
         std::thread::spawn(move || {
             process::unshare(libc::CLONE_NEWNS).unwrap();
             mount::change_propagation(b"/", libc::MS_PRIVATE | libc::MS_REC).unwrap();
-            let shm = Shm::make_held(1 << 20, (0, 0), None, holding).unwrap();
-            let (one, other) = (shm.clone_for_bind().unwrap(), shm.clone_for_bind().unwrap());
+            let namespace = || std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
+            let before = namespace();
+            let shm = hold(tmpfs(1 << 20, (0, 0), None).unwrap());
+            let shm = shm.map_err(|fault| fault.errno).unwrap();
+            let mounts = |count| shm.mounts(count).and_then(ShmMounts::make);
+            let mut made = mounts(2).map_err(|fault| fault.errno).unwrap();
+            let (one, other) = (made.pop().unwrap(), made.pop().unwrap());
             file::make_directory(one.as_fd(), b"made", 0o700).unwrap();
             assert!(file::stat_entry(other.as_fd(), b"made").is_ok());
+            assert_eq!(namespace(), before);
+            assert!(!std::path::Path::new("/dev/shm/made").is_dir());
             let place = mount::mount_point(b"/tmp").unwrap();
             mount::attach(one.as_fd(), place.as_fd()).unwrap();
             assert!(std::path::Path::new("/tmp/made").is_dir());
-            assert_eq!(
-                std::path::Path::new("/dev/shm/made").is_dir(),
-                holding == Holding::Attached
-            );
         })
         .join()
         .unwrap();
@@ -90,11 +157,11 @@ mod tests {
 
     #[test]
     fn held_by_descriptor() {
-        shares_one_tmpfs(Holding::Detached);
+        shares_one_tmpfs(|tmpfs| Ok(Shm::Detached(tmpfs)));
     }
 
     #[test]
     fn held_in_a_mount_namespace() {
-        shares_one_tmpfs(Holding::Attached);
+        shares_one_tmpfs(Shm::attached);
     }
 }

@@ -8,7 +8,7 @@ use super::{Phase, Supervisor};
 use crate::child::Entrance;
 use crate::fault::{Fault, OrFault};
 use crate::launch::{self, Nursery};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, ShmMounts};
 use crate::sys::process;
 use podwright_pause::plan::{BindSource, LaunchPlan, PidNamespace, Stdio, Step};
 use podwright_pause::protocol::{Failure, PlanBytes, Stage};
@@ -71,7 +71,7 @@ impl Supervisor {
             }
             Stdio::Log { .. } | Stdio::Terminal => Some(File::from(fds.remove(0))),
         };
-        let shm = clone_shm(&plan, sandbox)?;
+        let shm = shm_mounts(&plan, sandbox)?;
         let pod = sandbox.user_namespace.as_ref();
         let newborn = launch::start(&plan, Entrance::Made { shm }, pod, &nursery, fds)
             .map_err(|fault| fault.at(Stage::Birth))?;
@@ -190,22 +190,20 @@ fn check_namespaces(plan: &LaunchPlan, needed: i32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One detached mount of the pod's /dev/shm for each bind of it.
-fn clone_shm(plan: &LaunchPlan, sandbox: &Sandbox) -> Result<Vec<OwnedFd>, Failure> {
+/// One mount of the pod's /dev/shm for each bind of it.
+fn shm_mounts<'a>(plan: &LaunchPlan, sandbox: &'a Sandbox) -> Result<ShmMounts<'a>, Failure> {
     let Some(shm) = &sandbox.shm else {
-        return Ok(Vec::new());
+        return Ok(ShmMounts::Made(Vec::new()));
     };
-    plan.steps
-        .iter()
-        .filter(|step| {
-            matches!(
-                step,
-                Step::Bind {
-                    source: BindSource::PodShm,
-                    ..
-                }
-            )
-        })
-        .map(|_| shm.clone_for_bind().map_err(|fault| fault.at(Stage::Birth)))
-        .collect()
+    let binds = plan.steps.iter().filter(|step| {
+        matches!(
+            step,
+            Step::Bind {
+                source: BindSource::PodShm,
+                ..
+            }
+        )
+    });
+    shm.mounts(binds.count())
+        .map_err(|fault| fault.at(Stage::Birth))
 }
