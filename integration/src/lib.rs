@@ -6,6 +6,7 @@ pub mod images;
 pub mod log;
 pub mod node;
 mod packages;
+pub mod patience;
 pub mod pod;
 pub mod random;
 pub mod registry;

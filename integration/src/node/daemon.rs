@@ -16,7 +16,7 @@ use podwright_cri_api::client::{self, Client};
 use tokio::{process::Child, time::timeout};
 
 use super::{
-    CgroupDriver, DEADLINE, Disk, DiskSize, Slot,
+    CgroupDriver, Disk, DiskSize, Slot, deadline,
     launch::{Files, launch_under},
     reclaim,
 };
@@ -167,7 +167,7 @@ impl Daemon {
             .and_then(|pid| i32::try_from(pid).ok())
             .context("it has ended")?;
         kill(Pid::from_raw(pid), Signal::SIGTERM)?;
-        let status = timeout(DEADLINE, child.wait()).await.with_context(|| {
+        let status = timeout(deadline(), child.wait()).await.with_context(|| {
             format!("the daemon does not end at SIGTERM\n{}", log(&self.slot))
         })??;
         ensure!(
@@ -222,7 +222,7 @@ impl Drop for Daemon {
         if let Some(mut child) = self.child.take() {
             let _ = child.start_kill();
             // A child of ours is only gone when it is reaped, and a drop cannot await that.
-            let end = Instant::now() + Duration::from_secs(10);
+            let end = Instant::now() + deadline();
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(2));
             }

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::DEADLINE;
+use super::deadline;
 
 /// The environment variable that names the program under test.
 const VARIABLE: &str = "PODWRIGHT_BINARY";
@@ -67,7 +67,7 @@ pub(super) async fn launch_under(wrapper: &[&str], files: &Files) -> Result<Chil
         .process_group(0)
         .spawn()
         .with_context(|| format!("starting {}", program.display()))?;
-    let said_ready = timeout(DEADLINE, async {
+    let said_ready = timeout(deadline(), async {
         tokio::select! {
             received = wait_ready(&ready) => received,
             status = child.wait() => {

@@ -22,7 +22,7 @@ pub use daemon::{Daemon, RunDirectory};
 pub use disk::{Disk, DiskSize, Shortage};
 pub use leak::{Snapshot, Usage};
 pub use slot::Slot;
-pub use wait::{DEADLINE, until};
+pub use wait::{deadline, until};
 
 use crate::{cri::Cri, images::BUSYBOX, registry::Registry};
 

@@ -14,10 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{CgroupDriver, Slot, netfilter, processes};
-
-/// The longest time that killed processes take to go.
-const DEADLINE: Duration = Duration::from_secs(10);
+use super::{CgroupDriver, Slot, deadline, netfilter, processes};
 
 /// Kills the slot's processes and removes its cgroups, mounts, links, rules and files. What is not
 /// there is fine.
@@ -44,7 +41,7 @@ pub(super) fn reclaim(slot: &Slot) -> Result<()> {
 }
 
 pub(super) fn kill_processes(slot: &Slot) -> Result<()> {
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + deadline();
     loop {
         let left = processes::of(slot);
         if left.is_empty() {

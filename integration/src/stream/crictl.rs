@@ -1,14 +1,12 @@
 //! crictl with pipes for its standard streams: Kubernetes' own client code, over both transports.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
-/// No program takes longer to say the next thing.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::node::deadline;
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +80,7 @@ impl Running {
         let mut said = Vec::new();
         while !String::from_utf8_lossy(&said).contains(wanted) {
             let read = self.stdout.read_buf(&mut said);
-            match tokio::time::timeout(DEADLINE, read).await {
+            match tokio::time::timeout(deadline(), read).await {
                 Ok(Ok(1..)) => {}
                 end => bail!(
                     "no {wanted:?} but {:?}: {end:?}",
@@ -103,7 +101,7 @@ impl Running {
             self.stdout.read_to_end(&mut said).await?;
             self.child.wait().await
         };
-        let status = tokio::time::timeout(DEADLINE, finished)
+        let status = tokio::time::timeout(deadline(), finished)
             .await
             .context("it does not end")??;
         Ok((said, status.code()))

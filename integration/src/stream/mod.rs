@@ -22,7 +22,7 @@ pub use crictl::{Running, Transport};
 pub use netns::{listen_in_pod, listen_in_pod_at};
 pub use terminal::Terminal;
 
-use crate::cri::Cri;
+use crate::{cri::Cri, patience::patience};
 
 /// What remote commands speak.
 pub const REMOTE_COMMAND: &str = "v5.channel.k8s.io";
@@ -229,7 +229,7 @@ impl Session {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         let opened = tokio_tungstenite::client_async(request, socket);
-        let (socket, _) = tokio::time::timeout(DEADLINE, opened)
+        let (socket, _) = tokio::time::timeout(patience(DEADLINE), opened)
             .await
             .context("no answer to the upgrade")??;
         let (sending, receiving) = socket.split();
@@ -306,7 +306,7 @@ impl Sending {
         message.push(channel);
         message.extend_from_slice(data);
         let sent = self.0.send(Message::Binary(message.into()));
-        tokio::time::timeout(DEADLINE, sent)
+        tokio::time::timeout(patience(DEADLINE), sent)
             .await
             .context("the server takes nothing")??;
         Ok(())
@@ -328,7 +328,7 @@ impl Receiving {
     /// When nothing comes in time, or what comes is no message of the protocol.
     pub async fn receive(&mut self) -> Result<Option<(u8, Bytes)>> {
         loop {
-            let next = tokio::time::timeout(DEADLINE, self.0.next());
+            let next = tokio::time::timeout(patience(DEADLINE), self.0.next());
             let Some(message) = next.await.context("nothing came in time")? else {
                 return Ok(None);
             };

@@ -2,16 +2,16 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// No program takes longer to say the next thing.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::node::deadline;
 
 /// A program with a terminal of ours as its standard streams; killed when dropped.
 #[derive(Debug)]
@@ -79,20 +79,17 @@ impl Terminal {
     /// # Errors
     /// When it does not come in time.
     pub fn await_text(&mut self, wanted: &str) -> Result<String> {
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + deadline();
         loop {
             if let Some(at) = self.said.find(wanted) {
                 let rest = self.said.split_off(at + wanted.len());
                 return Ok(std::mem::replace(&mut self.said, rest));
             }
-            let left = end.saturating_duration_since(Instant::now());
-            let mut waited = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
-            let ready = poll(&mut waited, PollTimeout::try_from(left)?)?;
             let mut buffer = [0; 4096];
-            let length = match ready {
-                0 => 0,
+            let length = match readable(self.master.as_fd(), end)? {
+                Readable::No => 0,
                 // EIO: the program has closed the terminal.
-                _ => self.master.read(&mut buffer).unwrap_or(0),
+                Readable::Yes => self.master.read(&mut buffer).unwrap_or(0),
             };
             if length == 0 {
                 bail!("no {wanted:?} on the screen, but {:?}", self.said);
@@ -107,19 +104,31 @@ impl Terminal {
     /// # Errors
     /// When it does not end in time.
     pub fn exit_code(&mut self) -> Result<Option<i32>> {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status.code());
-            }
-            ensure!(
-                Instant::now() < end,
-                "the program does not end; the screen: {:?}",
-                self.said
-            );
-            std::thread::sleep(Duration::from_millis(5));
+        // A descriptor of a process is readable when it has ended, pidfd_open(2); ours is not reaped before.
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
+            .context("opening the program's process")?;
+        match readable(process.as_fd(), Instant::now() + deadline())? {
+            Readable::Yes => Ok(self.child.wait()?.code()),
+            Readable::No => bail!("the program does not end; the screen: {:?}", self.said),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readable {
+    Yes,
+    /// Not in time.
+    No,
+}
+
+/// Waits until `end` for something to read, or for the end of what can be read.
+fn readable(file: BorrowedFd<'_>, end: Instant) -> Result<Readable> {
+    let left = end.saturating_duration_since(Instant::now());
+    let mut waited = [PollFd::new(file, PollFlags::POLLIN)];
+    Ok(match poll(&mut waited, PollTimeout::try_from(left)?)? {
+        0 => Readable::No,
+        _ => Readable::Yes,
+    })
 }
 
 impl Drop for Terminal {

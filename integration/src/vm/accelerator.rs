@@ -63,6 +63,14 @@ impl Accelerator {
         })
     }
 
+    /// How much longer than outside a test has to wait in the machine, on processors that others use too.
+    pub(super) const fn patience(self) -> u32 {
+        match self {
+            Self::Kvm => 2,
+            Self::Emulation => 10,
+        }
+    }
+
     /// As `parse` reads it, and people.
     pub const fn name(self) -> &'static str {
         match self {

@@ -24,6 +24,7 @@ use super::{
     qemu::{self, Files},
     root,
 };
+use crate::patience;
 
 /// QEMU opens its sockets before it starts the machine.
 const CONNECTS: Duration = Duration::from_secs(30);
@@ -93,11 +94,16 @@ impl Machine {
             output: path("output"),
             status: path("status"),
         };
+        let mut job = job.clone();
+        // First, so that a job may say otherwise.
+        let patience = accelerator.patience().to_string();
+        job.environment
+            .insert(0, (patience::VARIABLE.to_owned(), patience));
         job.write(&files.job)?;
         let (output, status) = (listen(&files.output)?, listen(&files.status)?);
         let mut qemu = spawn(
             programs.qemu()?,
-            qemu::arguments(job, accelerator, &files),
+            qemu::arguments(&job, accelerator, &files),
             &path("qemu.log"),
         )?;
         let connected = timeout(CONNECTS, async {

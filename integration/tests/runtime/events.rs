@@ -21,7 +21,7 @@ use podwright_cri_api::{
 };
 use podwright_integration::{
     cri::Pod,
-    node::{DEADLINE, Node, until},
+    node::{Node, deadline, until},
     pod::{ContainerSpec, PodSpec},
 };
 use tokio::task::JoinHandle;
@@ -546,7 +546,7 @@ async fn a_slow_reader_is_told_that_events_are_lost() -> Result<()> {
 
     let mut heard = Vec::new();
     let status = loop {
-        match tokio::time::timeout(DEADLINE, slow.message()).await? {
+        match tokio::time::timeout(deadline(), slow.message()).await? {
             Ok(Some(event)) => heard.push(event),
             Ok(None) => bail!(
                 "the stream ended as if all was told: {} events",
@@ -598,7 +598,7 @@ async fn streams_are_bounded_and_end_with_the_daemon() -> Result<()> {
     drop(streams);
     let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
     for kind in [Created, Started] {
-        let event = tokio::time::timeout(DEADLINE, last.message()).await??;
+        let event = tokio::time::timeout(deadline(), last.message()).await??;
         let event = event.context("the stream ended")?;
         assert_eq!(
             (event.container_id.as_str(), event.container_event_type()),
@@ -606,7 +606,7 @@ async fn streams_are_bounded_and_end_with_the_daemon() -> Result<()> {
         );
     }
     node.daemon.terminate().await?;
-    let end = tokio::time::timeout(DEADLINE, last.message()).await?;
+    let end = tokio::time::timeout(deadline(), last.message()).await?;
     assert_eq!(end.unwrap_err().code(), Code::Unavailable);
     assert!(
         !node.daemon.log().contains("still at work"),

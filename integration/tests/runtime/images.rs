@@ -10,6 +10,7 @@ use podwright_cri_api::v1::{
 use podwright_integration::{
     images::{BUSYBOX, Compression, Entry, Image, Kind, Layer, NGINX, Vocabulary},
     node::{Node, until},
+    patience::patience,
     pod::{ContainerSpec, PodSpec},
     registry::Auth,
 };
@@ -297,7 +298,8 @@ async fn lasting_faults_fail_with_a_reason_and_leave_nothing() -> Result<()> {
     ] {
         node.registry.inject(part, program)?;
         let reference = node.registry.reference("broken:1");
-        let pull = tokio::time::timeout(Duration::from_secs(60), node.cri.pull(&reference));
+        let pull =
+            tokio::time::timeout(patience(Duration::from_secs(60)), node.cri.pull(&reference));
         let refused = pull
             .await
             .unwrap_or_else(|_| panic!("{part} {program}: hangs"))

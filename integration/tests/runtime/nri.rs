@@ -14,6 +14,7 @@ use podwright_cri_api::v1::{
 };
 use podwright_integration::{
     node::{Node, Slot, until},
+    patience::patience,
     pod::{ContainerSpec, PodSpec},
     tools::nri::{self, ExternalPlugin},
 };
@@ -534,8 +535,8 @@ async fn the_socket_is_private_and_rubbish_on_it_hurts_nobody() -> Result<()> {
         let path = path.clone();
         move || -> Result<()> {
             let mut socket = UnixStream::connect(path)?;
-            socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-            socket.set_write_timeout(Some(Duration::from_secs(20)))?;
+            socket.set_read_timeout(Some(patience(Duration::from_secs(20))))?;
+            socket.set_write_timeout(Some(patience(Duration::from_secs(20))))?;
             // It may be closed before all is written.
             let _ = socket.write_all(&bytes);
             let _ = socket.read(&mut [0]).map(drop);

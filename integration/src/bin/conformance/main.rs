@@ -7,18 +7,21 @@ mod target;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use podwright_integration::tools::{Critest, Tools};
+use podwright_integration::{
+    patience::patience,
+    tools::{Critest, Tools},
+};
 
 use expected::{Expected, Verdict};
 use target::Target;
 
-/// A suite that hangs is ended after this time, in ginkgo's words; a whole run takes about two minutes.
-const TIMEOUT: &str = "--ginkgo.timeout=20m";
+/// A suite that hangs is ended after this time; a whole run takes about two minutes.
+const TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// The specs of exec, attach and port-forward.
 const STREAMING: &str = "Streaming";
 /// They use SPDY unless told otherwise.
@@ -182,8 +185,9 @@ fn log_file(prefix: &str) -> Result<PathBuf> {
 fn critest(run: &Run, socket: &Path) -> Critest {
     let focus: Vec<_> = run.focus.iter().map(String::as_str).collect();
     let seed = format!("--ginkgo.seed={}", run.seed);
+    let timeout = format!("--ginkgo.timeout={}s", patience(TIMEOUT).as_secs());
     let mut flags: Vec<_> = run.flags.iter().map(String::as_str).collect();
-    flags.extend([TIMEOUT, &seed]);
+    flags.extend([&*timeout, &seed]);
     Critest::new(socket)
         .focus(&focus)
         .skip(&[expected::UNREACHABLE])

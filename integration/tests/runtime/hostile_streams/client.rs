@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use podwright_cri_api::v1::{ExecRequest, PortForwardRequest};
-use podwright_integration::node::{DEADLINE, Node};
+use podwright_integration::node::{Node, deadline};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -128,7 +128,7 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        timeout(DEADLINE, self.stream.write_all(bytes))
+        timeout(deadline(), self.stream.write_all(bytes))
             .await
             .context("the server does not read")?
             .context("sending")
@@ -143,7 +143,7 @@ impl Connection {
             }
             anyhow::Ok(())
         };
-        let read = timeout(DEADLINE, read).await.context("no answer")?;
+        let read = timeout(deadline(), read).await.context("no answer")?;
         let text = String::from_utf8_lossy(&head);
         read.with_context(|| format!("only {text:?} was answered"))?;
         let status = text
@@ -159,13 +159,13 @@ impl Connection {
             // A reset is an end, too.
             while let Ok(1..) = self.stream.read(&mut buffer).await {}
         };
-        let ended = timeout(DEADLINE, read).await;
+        let ended = timeout(deadline(), read).await;
         ended.context("the server keeps the connection open")
     }
 
     /// Waits until the server has sent something.
     pub(super) async fn readable(&self) -> Result<()> {
-        match timeout(DEADLINE, self.stream.readable()).await {
+        match timeout(deadline(), self.stream.readable()).await {
             Ok(readable) => Ok(readable?),
             Err(_) => bail!("the server sends nothing"),
         }

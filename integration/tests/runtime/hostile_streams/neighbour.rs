@@ -5,6 +5,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use podwright_integration::{
     node::{Node, Usage, until},
+    patience::patience,
     pod::{ContainerSpec, PodSpec},
 };
 use tokio::{
@@ -63,8 +64,11 @@ impl Neighbour {
             "{} answers of a neighbour: median {median:?}, slowest {slowest:?}",
             times.len()
         );
-        ensure!(slowest <= SLOWEST, "an answer took {slowest:?}");
-        ensure!(median <= MEDIAN, "half of the answers took {median:?}");
+        ensure!(slowest <= patience(SLOWEST), "an answer took {slowest:?}");
+        ensure!(
+            median <= patience(MEDIAN),
+            "half of the answers took {median:?}"
+        );
         Ok(())
     }
 }

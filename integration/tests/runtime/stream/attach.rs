@@ -6,6 +6,7 @@ use anyhow::Result;
 use podwright_cri_api::v1::ContainerState;
 use podwright_integration::{
     node::until,
+    patience::patience,
     pod::ContainerSpec,
     stream::{ALL, IN_OUT, OUT, Part, RESIZE, Running, STDIN, TTY, Terminal, Transport},
 };
@@ -163,7 +164,8 @@ async fn clients_are_bounded_and_make_room_when_they_go() -> Result<()> {
     let refused = until("a client to be refused", || async {
         let session = node.cri.attach(&id, OUT).await.map_err(|e| e.to_string())?;
         // A client that is attached hears nothing.
-        let done = tokio::time::timeout(Duration::from_millis(500), session.finish()).await;
+        let done =
+            tokio::time::timeout(patience(Duration::from_millis(500)), session.finish()).await;
         done.map_err(|_| "it is attached".to_owned())?
             .map_err(|error| error.to_string())
     })
@@ -172,7 +174,7 @@ async fn clients_are_bounded_and_make_room_when_they_go() -> Result<()> {
     sessions.clear();
     until("a client to be attached", || async {
         let session = node.cri.attach(&id, OUT).await.map_err(|e| e.to_string())?;
-        match tokio::time::timeout(Duration::from_millis(500), session.finish()).await {
+        match tokio::time::timeout(patience(Duration::from_millis(500)), session.finish()).await {
             Err(_) => Ok(()),
             Ok(ended) => Err(format!("{ended:?}")),
         }

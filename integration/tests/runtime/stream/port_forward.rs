@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use podwright_integration::{
-    node::{DEADLINE, Node},
+    node::{Node, deadline},
     pod::{ContainerSpec, PodSpec},
     stream::{Running, Session, Transport, listen_in_pod},
 };
@@ -20,7 +20,7 @@ const DATA: u8 = 0;
 const ERROR: u8 = 1;
 
 async fn accept(listener: &TcpListener) -> Result<(TcpStream, SocketAddr)> {
-    let accepted = tokio::time::timeout(DEADLINE, listener.accept()).await;
+    let accepted = tokio::time::timeout(deadline(), listener.accept()).await;
     Ok(accepted.context("no connection came")??)
 }
 
@@ -146,7 +146,7 @@ async fn ask(local: SocketAddr, question: &str) -> Result<String> {
     socket.shutdown().await?;
     let mut answer = String::new();
     let read = socket.read_to_string(&mut answer);
-    tokio::time::timeout(DEADLINE, read)
+    tokio::time::timeout(deadline(), read)
         .await
         .context("no end of the answer")??;
     Ok(answer)

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use podwright_integration::{
     images::BUSYBOX,
-    node::{DEADLINE, Node},
+    node::{Node, deadline},
     tools::Tools,
 };
 use serde_json::{Value, json};
@@ -144,7 +144,7 @@ impl Crictl {
 
 /// The output of a command that ends in time.
 pub(super) async fn finished(mut command: Command) -> Result<Output> {
-    timeout(DEADLINE, command.output())
+    timeout(deadline(), command.output())
         .await
         .with_context(|| format!("{command:?} does not end"))?
         .context("starting crictl")

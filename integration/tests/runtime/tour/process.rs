@@ -10,7 +10,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use podwright_integration::node::{DEADLINE, until};
+use podwright_integration::node::{deadline, until};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, ChildStdin, Command},
@@ -104,7 +104,7 @@ impl Background {
 
     /// Waits for its end.
     pub(super) async fn end(&mut self) -> Result<ExitStatus> {
-        let status = timeout(DEADLINE, self.child.wait()).await;
+        let status = timeout(deadline(), self.child.wait()).await;
         let printed = || {
             let (out, err) = (self.stdout.text(), self.stderr.text());
             format!("it does not end; it printed {out:?} and {err:?}")

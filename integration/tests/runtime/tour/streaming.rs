@@ -174,7 +174,7 @@ async fn port_forward(crictl: &Crictl, transport: &str, pod: &Pod) -> Result<()>
         .and_then(|rest| rest.split_once(" -> "))
         .with_context(|| format!("no address in {:?}", forward.stdout.text()))?;
     for _ in 0..3 {
-        let page = timeout(podwright_integration::node::DEADLINE, fetch(address)).await??;
+        let page = timeout(podwright_integration::node::deadline(), fetch(address)).await??;
         ensure!(page.ends_with("\npage\n"), "{page}");
     }
     forward.interrupt()?;

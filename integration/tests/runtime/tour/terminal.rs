@@ -12,7 +12,7 @@ use nix::{
     pty::{Winsize, openpty},
     sys::signal::Signal,
 };
-use podwright_integration::node::DEADLINE;
+use podwright_integration::node::deadline;
 use rustix::termios::tcsetwinsize;
 use tokio::{
     process::{Child, Command},
@@ -89,7 +89,7 @@ impl Terminal {
 
     /// Waits for the program's end.
     pub(super) async fn end(&mut self) -> Result<ExitStatus> {
-        let status = timeout(DEADLINE, self.child.wait()).await;
+        let status = timeout(deadline(), self.child.wait()).await;
         let shown = || format!("it does not end; the screen shows {:?}", self.screen.text());
         Ok(status.with_context(shown)??)
     }
