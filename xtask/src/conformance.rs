@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::phase::Counts;
-use crate::test::{counted, parse_sum};
+use crate::test::{Sight, counted, parse_sum};
 use crate::workspace::{self, Profile};
 use crate::{programs, setup};
 
@@ -50,5 +50,5 @@ pub(crate) fn suite(profile: Profile, arguments: &[String]) -> Result<Counts> {
     let mut conformance = Command::new(workspace::program(profile, "conformance"));
     conformance.args(arguments).current_dir(workspace::root());
     conformance.env("PODWRIGHT_BINARY", workspace::program(profile, "podwright"));
-    counted(&mut conformance, parse_sum)
+    counted(&mut conformance, Sight::Plain, parse_sum)
 }

@@ -14,6 +14,7 @@ mod test;
 mod tidy;
 mod up;
 mod vm;
+mod vm_test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ enum Command {
     Vm(vm::Vm),
     /// Cut the power of a node in a virtual machine again and again, and check what is left
     PowerCuts(power_cuts::PowerCuts),
+    /// Run critest and the tests that a kernel can fail in virtual machines
+    VmTest(vm_test::VmTest),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Vm(vm) => vm.run(),
         Command::PowerCuts(cuts) => cuts.run(),
+        Command::VmTest(vm_test) => vm_test.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

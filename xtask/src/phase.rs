@@ -58,11 +58,17 @@ impl Phases {
     pub(crate) fn count(&mut self, name: &'static str, phase: impl FnOnce() -> Result<Counts>) {
         println!("\n=== {name}");
         let start = Instant::now();
+        let result = phase();
+        self.record(name, start.elapsed(), result);
+    }
+
+    /// Takes in a phase that has run already.
+    pub(crate) fn record(&mut self, name: &'static str, took: Duration, result: Result<Counts>) {
         let failed = Counts {
             failed: 1,
             ..Counts::default()
         };
-        let counts = match phase() {
+        let counts = match result {
             Ok(counts) if counts == Counts::default() => {
                 eprintln!("xtask: {name}: nothing was tested");
                 failed
@@ -73,7 +79,7 @@ impl Phases {
                 failed
             }
         };
-        self.done.push((name, start.elapsed(), counts));
+        self.done.push((name, took, counts));
     }
 
     /// Runs a phase that is one check.

@@ -74,12 +74,25 @@ fn cargo_test(targets: &[&str]) -> Result<Counts> {
         "PODWRIGHT_BINARY",
         workspace::program(Profile::Dev, "podwright"),
     );
-    counted(&mut cargo, parse_test_result)
+    counted(&mut cargo, Sight::Plain, parse_test_result)
+}
+
+/// How a command's output is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// As it is.
+    Plain,
+    /// With this before each line, as several commands run at once.
+    Labelled(&'static str),
 }
 
 /// Runs a command in sight of the user and adds up the counts that `parse` finds in its lines. A command that fails
 /// without having counted a failure (a test that does not compile, a crash) is one.
-pub(crate) fn counted(command: &mut Command, parse: fn(&str) -> Option<Counts>) -> Result<Counts> {
+pub(crate) fn counted(
+    command: &mut Command,
+    sight: Sight,
+    mut parse: impl FnMut(&str) -> Option<Counts>,
+) -> Result<Counts> {
     let line = programs::line(command);
     let mut child = command
         .stdout(Stdio::piped())
@@ -89,7 +102,10 @@ pub(crate) fn counted(command: &mut Command, parse: fn(&str) -> Option<Counts>) 
     let mut counts = Counts::default();
     for line in BufReader::new(output).lines() {
         let line = line.context("cannot read the output")?;
-        println!("{line}");
+        match sight {
+            Sight::Plain => println!("{line}"),
+            Sight::Labelled(label) => println!("{label:<12}| {line}"),
+        }
         if let Some(more) = parse(&line) {
             counts += more;
         }
@@ -105,7 +121,7 @@ pub(crate) fn counted(command: &mut Command, parse: fn(&str) -> Option<Counts>) 
 }
 
 /// `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`
-fn parse_test_result(line: &str) -> Option<Counts> {
+pub(crate) fn parse_test_result(line: &str) -> Option<Counts> {
     let (_, figures) = line.strip_prefix("test result: ")?.split_once(". ")?;
     parse_figures(figures, ';')
 }
@@ -186,7 +202,7 @@ mod tests {
         let shell = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            counted(&mut command, parse_sum).ok()
+            counted(&mut command, Sight::Plain, parse_sum).ok()
         };
         let failed = Some(Counts {
             failed: 1,

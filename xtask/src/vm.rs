@@ -28,10 +28,7 @@ impl Vm {
     pub(crate) fn run(self) -> Result<()> {
         setup::run(setup::Need::Everything)?;
         programs::run(&mut workspace::build_all())?;
-        let mut vm = Command::new(workspace::program(Profile::Dev, "vm"));
-        for (name, path) in test_programs()? {
-            vm.arg("--program").arg(format!("{name}={path}"));
-        }
+        let mut vm = machine(&test_programs()?);
         vm.args(self.arguments);
         // In place of this process, so that Ctrl-C and signals reach the one that switches the machine off.
         let error = vm.exec();
@@ -39,12 +36,40 @@ impl Vm {
     }
 }
 
-/// The names and paths of the workspace's test programs, which cargo tells and nobody else.
-fn test_programs() -> Result<Vec<(String, String)>> {
+/// A built test program of the workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TestProgram {
+    /// As the machine names it.
+    pub(crate) name: String,
+    path: String,
+}
+
+impl TestProgram {
+    pub(crate) fn new(name: &str, path: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            path: path.to_owned(),
+        }
+    }
+}
+
+/// The program that runs a machine, with the test programs on its PATH; the command is to be added.
+pub(crate) fn machine(test_programs: &[TestProgram]) -> Command {
+    let mut vm = Command::new(workspace::program(Profile::Dev, "vm"));
+    for TestProgram { name, path } in test_programs {
+        vm.arg("--program").arg(format!("{name}={path}"));
+    }
+    vm
+}
+
+/// The workspace's test programs, whose paths cargo tells and nobody else.
+pub(crate) fn test_programs() -> Result<Vec<TestProgram>> {
     let mut cargo = workspace::cargo([
         "test",
         "--locked",
         "--workspace",
+        "--lib",
+        "--bins",
         "--test",
         "*",
         "--no-run",
@@ -55,24 +80,34 @@ fn test_programs() -> Result<Vec<(String, String)>> {
     Ok(messages.lines().filter_map(test_program).collect())
 }
 
-/// The name and path in one of cargo's messages, if it is about a test program. A line is an object; the fields that are
-/// read hold no escapes. Programs of the integration tests keep their names; the others get their package's before it, as
-/// several have tests of one name.
-fn test_program(message: &str) -> Option<(String, String)> {
-    let (before, target) = message.split_once(r#""target":{"kind":["test"]"#)?;
-    let field = |key: &str| {
-        let value = target.split_once(&format!("\"{key}\":\""))?.1;
-        Some(value.split_once('"')?.0.to_owned())
+/// The program in one of cargo's messages, if it is one of tests. A line is an object; the fields that are read hold no
+/// escapes. Programs of the integration tests keep their names; the others get their package's before it, as several have
+/// tests of one name, and those of unit tests a `unit` behind it: `runtime`, `pause-exec`, `runtime-unit`, `pause-pause-unit`.
+fn test_program(message: &str) -> Option<TestProgram> {
+    let (before, target) = message.split_once(r#""target":{"kind":[""#)?;
+    let (kind, target) = target.split_once(r#""]"#)?;
+    let (target, built) = target.split_once(r#""profile":{"#)?;
+    let (profile, built) = built.split_once('}')?;
+    if !profile.contains(r#""test":true"#) {
+        return None;
+    }
+    let (_, package) = before.split_once("#podwright-")?;
+    let (package, _) = package.split_once('@')?;
+    let target = field(target, "name")?;
+    let name = match kind {
+        "test" if package == "integration" => target,
+        "test" => format!("{package}-{target}"),
+        "lib" => format!("{package}-unit"),
+        "bin" => format!("{package}-{target}-unit"),
+        _ => return None,
     };
-    let (name, path) = (field("name")?, field("executable")?);
-    let package = before
-        .split_once("#podwright-")
-        .and_then(|(_, rest)| rest.split_once('@'));
-    let name = match package {
-        Some((package, _)) if package != "integration" => format!("{package}-{name}"),
-        _ => name,
-    };
-    Some((name, path))
+    Some(TestProgram::new(&name, &field(built, "executable")?))
+}
+
+/// The value of a text field.
+fn field(object: &str, key: &str) -> Option<String> {
+    let value = object.split_once(&format!("\"{key}\":\""))?.1;
+    Some(value.split_once('"')?.0.to_owned())
 }
 
 #[cfg(test)]
@@ -81,29 +116,29 @@ mod tests {
 
     #[test]
     fn test_programs_are_found_in_cargos_messages() {
-        let message = |package: &str, kind: &str, executable: &str| {
+        let message = |package: &str, kind: &str, test: &str, executable: &str| {
             format!(
-                r#"{{"reason":"compiler-artifact","package_id":"path+file:///p#podwright-{package}@0.1.0","target":{{"kind":["{kind}"],"crate_types":["bin"],"name":"runtime","src_path":"/p/tests/main.rs"}},"profile":{{"test":true}},"executable":{executable},"fresh":true}}"#
+                r#"{{"reason":"compiler-artifact","package_id":"path+file:///p#podwright-{package}@0.1.0","target":{{"kind":["{kind}"],"crate_types":["bin"],"name":"runtime","src_path":"/p/tests/main.rs","test":true}},"profile":{{"opt_level":"0","test":{test}}},"executable":{executable},"fresh":true}}"#
             )
         };
-        let found = Some(("runtime".to_owned(), "/t/deps/runtime-1".to_owned()));
-        assert_eq!(
-            test_program(&message("integration", "test", "\"/t/deps/runtime-1\"")),
-            found
-        );
-        let of_pause = test_program(&message("pause", "test", "\"/t/deps/runtime-1\""));
-        assert_eq!(
-            of_pause.map(|(name, _)| name).as_deref(),
-            Some("pause-runtime")
-        );
-        assert_eq!(
-            test_program(&message("integration", "bin", "\"/t/deps/runtime-1\"")),
-            None
-        );
-        assert_eq!(test_program(&message("integration", "test", "null")), None);
-        assert_eq!(
-            test_program(r#"{"reason":"build-finished","success":true}"#),
-            None
-        );
+        let path = "\"/t/deps/runtime-1\"";
+        for (package, kind, expected) in [
+            ("integration", "test", Some("runtime")),
+            ("pause", "test", Some("pause-runtime")),
+            ("pause", "lib", Some("pause-unit")),
+            ("pause", "bin", Some("pause-runtime-unit")),
+            ("pause", "example", None),
+        ] {
+            let found = test_program(&message(package, kind, "true", path));
+            let expected = expected.map(|name| TestProgram::new(name, "/t/deps/runtime-1"));
+            assert_eq!(found, expected, "{package} {kind}");
+        }
+        for other in [
+            message("pause", "bin", "false", path),
+            message("pause", "lib", "true", "null"),
+            r#"{"reason":"build-finished","success":true}"#.to_owned(),
+        ] {
+            assert_eq!(test_program(&other), None, "{other}");
+        }
     }
 }

@@ -1,0 +1,166 @@
+//! The parts of the run, each a command in a machine of its own.
+
+use anyhow::{Result, ensure};
+
+use super::Plan;
+use crate::phase::Counts;
+use crate::test::{Sight, counted, parse_sum, parse_test_result};
+use crate::vm;
+
+/// The test program of integration/tests/runtime.
+const INTEGRATION: &str = "runtime";
+/// Tests of single crates that the kernel answers, not only our own code.
+const KERNEL: [&str; 3] = ["netns-", "pause-", "runtime-unit"];
+/// Pods wait for each other, so a few more than the machine has processors.
+const THREADS: &str = "3";
+
+/// What one machine runs. The longest comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(super) enum Part {
+    /// integration/tests/runtime
+    Integration,
+    /// critest, the whole suite
+    Conformance,
+    /// Tests of the crates that call the kernel: netns, pause, runtime
+    Kernel,
+}
+
+impl Part {
+    pub(super) const ALL: [Self; 3] = [Self::Integration, Self::Conformance, Self::Kernel];
+
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Integration => "integration tests",
+            Self::Conformance => "conformance",
+            Self::Kernel => "tests of the kernel's calls",
+        }
+    }
+
+    /// Before each line of its output, as the machines run side by side.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Integration => "integration",
+            Self::Conformance => "conformance",
+            Self::Kernel => "kernel",
+        }
+    }
+
+    /// The test programs that it runs.
+    pub(super) fn runs(self, program: &str) -> bool {
+        match self {
+            Self::Integration => program == INTEGRATION,
+            Self::Conformance => false,
+            Self::Kernel => KERNEL.iter().any(|start| program.starts_with(start)),
+        }
+    }
+
+    /// Boots a machine and counts what passes in it.
+    pub(super) fn run(self, plan: &Plan) -> Result<Counts> {
+        let mut machine = vm::machine(&plan.test_programs);
+        let limit = plan.limit.as_secs().to_string();
+        machine.args(["--timeout", &limit]);
+        if let Some(kernel) = &plan.kernel {
+            machine.args(["--kernel", kernel]);
+        }
+        machine.args(["sh", "-c", &self.script(plan)?]);
+        let mut left_out = 0;
+        let counts = counted(&mut machine, Sight::Labelled(self.label()), |line| {
+            left_out += parse_filtered(line).unwrap_or_default();
+            parse_test_result(line).or_else(|| parse_sum(line))
+        })?;
+        let wanted: usize = self
+            .programs(plan)
+            .map(|program| plan.left_out.of(program).count())
+            .sum();
+        ensure!(
+            left_out == wanted,
+            "{left_out} tests were left out, and left_out.txt has {wanted}"
+        );
+        Ok(counts)
+    }
+
+    fn programs(self, plan: &Plan) -> impl Iterator<Item = &str> {
+        let names = plan.test_programs.iter().map(|program| &*program.name);
+        names.filter(move |name| self.runs(name))
+    }
+
+    /// What the machine's shell runs.
+    fn script(self, plan: &Plan) -> Result<String> {
+        if self == Self::Conformance {
+            let seed = plan.seed.map(|seed| format!(" --seed {seed}"));
+            return Ok(format!("exec conformance{}", seed.unwrap_or_default()));
+        }
+        let mut programs: Vec<_> = self.programs(plan).collect();
+        programs.sort_unstable();
+        ensure!(!programs.is_empty(), "no test program of its is built");
+        // All of them run, whichever fails.
+        let mut script = String::from("status=0\n");
+        for program in programs {
+            let skip: String = plan
+                .left_out
+                .of(program)
+                .map(|test| format!(" --skip {test}"))
+                .collect();
+            script.push_str(&format!(
+                "echo '{program}:'\n{program} --test-threads {THREADS} --exact{skip} || status=1\n"
+            ));
+        }
+        Ok(script + "exit $status")
+    }
+}
+
+/// How many tests a program's `test result:` line says were not chosen.
+fn parse_filtered(line: &str) -> Option<usize> {
+    let figures = line.strip_prefix("test result: ")?.split(';');
+    let figure = |part: &str| part.trim().strip_suffix(" filtered out")?.parse().ok();
+    figures.filter_map(figure).next()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::vm::TestProgram;
+    use crate::vm_test::left_out::LeftOut;
+
+    fn plan(names: &[&str]) -> Plan {
+        let program = |name: &&str| TestProgram::new(name, "/t");
+        Plan {
+            test_programs: names.iter().map(program).collect(),
+            seed: Some(7),
+            kernel: None,
+            left_out: LeftOut::nothing(),
+            limit: std::time::Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_part_runs_its_programs_and_all_of_them() {
+        let plan = plan(&["runtime", "runtime-unit", "pause-exec", "image-unit"]);
+        let script = Part::Kernel.script(&plan).unwrap();
+        assert_eq!(
+            script,
+            "status=0\n\
+             echo 'pause-exec:'\npause-exec --test-threads 3 --exact || status=1\n\
+             echo 'runtime-unit:'\nruntime-unit --test-threads 3 --exact || status=1\n\
+             exit $status"
+        );
+        let script = Part::Integration.script(&plan).unwrap();
+        assert!(script.contains("\nruntime --test"), "{script}");
+        assert!(!script.contains("unit"), "{script}");
+        let script = Part::Conformance.script(&plan).unwrap();
+        assert_eq!(script, "exec conformance --seed 7");
+    }
+
+    #[test]
+    fn a_part_without_a_program_is_no_success() {
+        assert!(Part::Kernel.script(&plan(&["runtime"])).is_err());
+    }
+
+    #[test]
+    fn left_out_tests_are_counted() {
+        let line = "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 12 filtered out; finished in 0.23s";
+        assert_eq!(parse_filtered(line), Some(12));
+        assert_eq!(parse_filtered("12 filtered out"), None);
+    }
+}
