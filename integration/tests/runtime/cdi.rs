@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 use anyhow::Result;
 use podwright_cri_api::v1::{CdiDevice, ContainerState, Device};
 use podwright_integration::{
-    node::Node,
+    node::{Node, deadline},
     pod::{ContainerSpec, PodSpec},
 };
 use tonic::Code;
@@ -176,16 +176,17 @@ async fn a_hook_that_fails_fails_the_start_in_its_own_words() -> Result<()> {
         "echo some output; echo no driver >&2; exit 3",
     )?;
     let endless = script(&directory, "endless", "sleep 1000 & sleep 1000")?;
-    let device = |name: &str, hook: &str, path: &str| {
+    let device = |name: &str, hook: &str, path: &str, timeout: u64| {
         format!(
-            r#"{{"name":"{name}","containerEdits":{{"hooks":[{{"hookName":"{hook}","path":{path:?},"timeout":1}}]}}}}"#
+            r#"{{"name":"{name}","containerEdits":{{"hooks":[{{"hookName":"{hook}","path":{path:?},"timeout":{timeout}}}]}}}}"#
         )
     };
+    let enough = deadline().as_secs();
     let devices = [
-        device("failing", "createContainer", &failing),
-        device("endless", "createContainer", &endless),
-        device("absent", "startContainer", "/absent-hook"),
-        device("late", "poststop", &failing),
+        device("failing", "createContainer", &failing, enough),
+        device("endless", "createContainer", &endless, 1),
+        device("absent", "startContainer", "/absent-hook", enough),
+        device("late", "poststop", &failing, enough),
     ];
     let json = format!(
         r#"{{"cdiVersion":"1.0.0","kind":"v/hook","devices":[{}]}}"#,
