@@ -71,6 +71,17 @@ impl Accelerator {
         }
     }
 
+    /// What makes the kernel fast. Emulated, it takes the HPET for its clock, a device that QEMU answers for at each look;
+    /// QEMU's TSC is one clock for all processors. Nothing leaks from a processor that speculates on nothing.
+    pub(super) const fn kernel_parameters(self) -> &'static str {
+        match self {
+            Self::Kvm => "",
+            Self::Emulation => {
+                "clocksource=tsc tsc=reliable mitigations=off rcupdate.rcu_expedited=1"
+            }
+        }
+    }
+
     /// As `parse` reads it, and people.
     pub const fn name(self) -> &'static str {
         match self {

@@ -65,6 +65,7 @@ pub(super) fn arguments(job: &Job, accelerator: Accelerator, files: &Files) -> V
     let parameters = [
         KERNEL_PARAMETERS.to_owned(),
         job.security.kernel_parameters().to_owned(),
+        accelerator.kernel_parameters().to_owned(),
         job.kernel_parameters.join(" "),
     ];
     arguments.add(&["-append", parameters.join(" ").trim()]);
@@ -196,6 +197,6 @@ mod tests {
             "{shares:?}"
         );
         assert!(shares[1].ends_with("readonly=on"), "{shares:?}");
-        assert!(values("-append")[0].ends_with("security=apparmor psi=0"));
+        assert!(values("-append")[0].ends_with(" psi=0"));
     }
 }
