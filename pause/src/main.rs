@@ -1,6 +1,7 @@
 //! pause: the one process that Podwright keeps per pod.
 //!
-//! The daemon starts it with descriptor 0 a listening SOCK_SEQPACKET socket on the pod's path; nothing else steers it.
+//! The daemon starts it with descriptor 0 a listening SOCK_SEQPACKET socket on the pod's path, and descriptor 1 the directory of
+//! pause's group in the unified cgroup hierarchy, where there is one; nothing else steers it.
 //! It has one thread, so that its children may run any code after fork, and sleeps until something happens.
 
 mod attach;
@@ -35,6 +36,8 @@ fn main() {
 /// Cuts the ties to the daemon that started it, and readies the loop.
 fn start() -> Result<Supervisor, Fault> {
     file::close_range(3, u32::MAX, file::CloseRange::Now).or_fault("close_range", b"")?;
+    let place = child::settle_pause(file::standard(1));
+    file::duplicate_onto(file::standard(2), 1).or_fault("dup2", b"")?;
     // EPERM: it leads a process group already, and so nobody's signals to a group reach it.
     let _ = process::new_session();
     event::default_signals();
@@ -45,5 +48,5 @@ fn start() -> Result<Supervisor, Fault> {
     process::forbid_dumps().or_fault("prctl DUMPABLE", b"")?;
     file::enter_path(b"/").or_fault("chdir", b"/")?;
     file::set_umask(0);
-    Supervisor::new(file::inherited(0), signals)
+    Supervisor::new(file::inherited(0), signals, place)
 }

@@ -17,7 +17,8 @@ wire_struct! {
         new_namespaces: u64,
         /// Whose PID namespace the child is born into, unless it gets its own.
         pid_namespace: PidNamespace,
-        /// `cgroup.procs` files (host paths) that the child writes itself into, in order, before anything else.
+        /// The groups that the child is in, by files below the host's root into which it writes `0` before anything else: `tasks` of
+        /// cgroup v1, `cgroup.procs` of the unified hierarchy, which it is born into instead where that works.
         cgroup_procs: Vec<Bytes>,
         /// Written to /proc/self/oom_score_adj before the namespaces change.
         oom_score_adj: Option<i32>,

@@ -184,7 +184,7 @@ wire_struct! {
         pod: Bytes,
         /// `CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS` bits: the namespaces that the pod does not share with the host.
         namespaces: u64,
-        /// `cgroup.procs` files that pause writes itself into first.
+        /// The groups that pause is in, as a launch plan's.
         cgroup_procs: Vec<Bytes>,
         /// Written to pause's own /proc/self/oom_score_adj.
         oom_score_adj: Option<i32>,

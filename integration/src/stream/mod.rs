@@ -327,8 +327,10 @@ impl Receiving {
     /// # Errors
     /// When nothing comes in time, or what comes is no message of the protocol.
     pub async fn receive(&mut self) -> Result<Option<(u8, Bytes)>> {
+        // The server's pings are no answer.
+        let end = tokio::time::Instant::now() + patience(DEADLINE);
         loop {
-            let next = tokio::time::timeout(patience(DEADLINE), self.0.next());
+            let next = tokio::time::timeout_at(end, self.0.next());
             let Some(message) = next.await.context("nothing came in time")? else {
                 return Ok(None);
             };

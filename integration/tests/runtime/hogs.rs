@@ -338,7 +338,7 @@ async fn the_hosts_devices_stay_closed() -> Result<()> {
     node.finish().await
 }
 
-/// On v1 the command itself still fits, as processes move into a full group; on v2 it is born there, or is not.
+/// The command itself still fits, as processes may move into a full group.
 #[tokio::test]
 async fn a_full_container_takes_no_further_process() -> Result<()> {
     let (node, pod) = hogs("[pods]\npids_limit = 4\n").await?;
@@ -355,16 +355,9 @@ async fn a_full_container_takes_no_further_process() -> Result<()> {
         }
     })
     .await?;
-    match node.cri.exec(&id, &["sh", "-c", "true & wait"], 20).await {
-        Ok(done) => {
-            let said = String::from_utf8_lossy(&done.stderr);
-            assert!(done.exit_code != 0 && said.contains("fork"), "{said}");
-        }
-        Err(refused) => {
-            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-            assert!(refused.message().contains("pids.max"), "{refused}");
-        }
-    }
+    let done = node.cri.exec(&id, &["sh", "-c", "true & wait"], 20).await?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.exit_code != 0 && said.contains("fork"), "{said}");
     assert_eq!(tasks(pid)?, 4);
     node.finish().await
 }

@@ -1,34 +1,39 @@
-//! The cgroups that a child is in.
+//! The cgroups that a child is in: it is born into its group of cgroup v2, and moves itself into those of v1.
 //!
-//! Joining by a write to `cgroup.procs` makes the kernel wait until no CPU forks any more, and leaves a moment before the limits
-//! hold. cgroup v2 has a child born where it belongs (CLONE_INTO_CGROUP, Linux 5.7), v1 knows the write only.
+//! Writing to `cgroup.procs` takes a lock that every fork of the machine reads, and waits an RCU grace period for it:
+//! milliseconds (`cgroup_attach_lock` in the kernel's kernel/cgroup/cgroup.c). Neither a birth into a group does (CLONE_INTO_CGROUP,
+//! Linux 5.7), nor one thread that moves itself by `tasks` of v1 (Linux 5.5).
 
 use crate::fault::{Fault, OrFault};
 use crate::procfs;
-use crate::sys::file;
+use crate::sys::{file, process};
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::wire::Bytes;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The group of cgroup v2 that a child is born into.
+/// The file of a cgroup that names its processes.
+const PROCS: &[u8] = b"cgroup.procs";
+
+/// A group of cgroup v2 to be born into.
 pub(crate) struct Birthplace<'a> {
     directory: OwnedFd,
     procs: &'a Bytes,
 }
 
 impl<'a> Birthplace<'a> {
-    /// The plan's group of cgroup v2, which is the last of its groups, if it has one.
-    pub(crate) fn of(plan: &'a LaunchPlan) -> Result<Option<Self>, Fault> {
-        let Some(procs) = plan.cgroup_procs.last() else {
-            return Ok(None);
-        };
-        let Some(path) = procs.0.strip_suffix(b"cgroup.procs") else {
-            return Ok(None);
-        };
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let directory = file::open_host(path, flags).or_fault("openat2", &procs.0)?;
-        let kind = file::filesystem(directory.as_fd()).or_fault("fstatfs", &procs.0)?;
-        Ok((kind == file::CGROUP2_SUPER_MAGIC).then_some(Self { directory, procs }))
+    /// The group of cgroup v2 among those of a plan, if it has one.
+    pub(crate) fn among(groups: &'a [Bytes]) -> Result<Option<Self>, Fault> {
+        for procs in groups {
+            let Some(path) = procs.0.strip_suffix(PROCS) else {
+                continue;
+            };
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let directory = file::open_host(path, flags).or_fault("openat2", &procs.0)?;
+            if is_v2(directory.as_fd()) {
+                return Ok(Some(Self { directory, procs }));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
@@ -41,20 +46,48 @@ impl<'a> Birthplace<'a> {
     }
 }
 
+/// Whether a directory is a group of cgroup v2.
+fn is_v2(directory: BorrowedFd<'_>) -> bool {
+    file::filesystem(directory) == Ok(file::CGROUP2_SUPER_MAGIC)
+}
+
 /// Joins what the child was not born into, and takes its OOM score.
 pub(super) fn settle(plan: &LaunchPlan, born: Option<&Birthplace<'_>>) -> Result<(), Fault> {
-    let elsewhere = |procs: &&Bytes| born.is_none_or(|born| born.procs != *procs);
-    for procs in plan.cgroup_procs.iter().filter(elsewhere) {
-        join_cgroup(&procs.0)?;
-    }
+    join(&plan.cgroup_procs, born)?;
     match plan.oom_score_adj {
         Some(score) => procfs::set_own_oom_score(score),
         None => Ok(()),
     }
 }
 
-/// Writes this process into a `cgroup.procs` file.
-pub(crate) fn join_cgroup(procs: &[u8]) -> Result<(), Fault> {
-    let file = file::open_host(procs, libc::O_WRONLY).or_fault("openat2", procs)?;
-    file::write_value(file.as_fd(), b"0").or_fault("write", procs)
+/// Writes this process into the files of its groups, but for the one that it was born into.
+pub(crate) fn join(groups: &[Bytes], born: Option<&Birthplace<'_>>) -> Result<(), Fault> {
+    let elsewhere = |group: &&Bytes| born.is_none_or(|born| born.procs != *group);
+    for Bytes(path) in groups.iter().filter(elsewhere) {
+        let file = file::open_host(path, libc::O_WRONLY).or_fault("openat2", path)?;
+        file::write_value(file.as_fd(), b"0").or_fault("write", path)?;
+    }
+    Ok(())
+}
+
+/// Where pause is when its sandbox is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the pod's group of cgroup v2.
+    Group,
+    /// Where the daemon is.
+    Daemon,
+}
+
+/// Goes on in a process that is born into the group of this directory, if it is one. That process is the daemon's child as
+/// this one is, which ends. Where the group takes nobody in, joining it says why when the sandbox is made.
+pub(crate) fn settle_pause(directory: BorrowedFd<'_>) -> Place {
+    if !is_v2(directory) {
+        return Place::Daemon;
+    }
+    match process::fork_sibling_into(directory) {
+        Ok(process::Forked::Child) => Place::Group,
+        Ok(process::Forked::Parent { .. }) => process::exit(0),
+        Err(_) => Place::Daemon,
+    }
 }

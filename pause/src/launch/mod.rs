@@ -75,8 +75,8 @@ pub(crate) fn start(
 ) -> Result<Newborn, Fault> {
     let (report, child_report) = socket::pair().or_fault("socketpair", b"")?;
     let (streams, ends) = connect(&plan.stdio, passed)?;
-    let birthplace = Birthplace::of(plan)?;
-    let child = Child {
+    let birthplace = Birthplace::among(&plan.cgroup_procs)?;
+    let mut child = Child {
         plan,
         birthplace: birthplace.as_ref(),
         entrance,
@@ -89,13 +89,18 @@ pub(crate) fn start(
         .map(|other| PidNamespaceGuard::enter(other, nursery.own))
         .transpose()?;
     let namespaces = namespaces_at_fork(plan, user_namespace);
-    let forked = match &birthplace {
-        Some(group) => {
-            process::fork_into(namespaces, group.directory()).or_fault("clone3", group.path())
+    let born = birthplace
+        .as_ref()
+        .map(|group| process::fork_into(namespaces, group.directory()));
+    let (forked, group) = match born {
+        // The group is full (pids.max). Nobody is born there, but may move in, so that a command can look around.
+        Some(Err(Errno(libc::EAGAIN))) | None => {
+            child.birthplace = None;
+            (process::fork(namespaces), &b""[..])
         }
-        None => process::fork(namespaces).or_fault("clone3", b""),
+        Some(born) => (born, birthplace.as_ref().map_or(&b""[..], Birthplace::path)),
     };
-    match forked? {
+    match forked.or_fault("clone3", group)? {
         Forked::Child => child.run(),
         Forked::Parent { pid, pidfd } => {
             drop(guard);

@@ -74,7 +74,7 @@ pub(super) struct Execution {
     pub(super) pidfd: OwnedFd,
     /// The connection that asked for it.
     pub(super) owner: u32,
-    /// The `cgroup.procs` of a group of its own.
+    /// The file by which it joined a group of its own.
     pub(super) group: Option<Bytes>,
     pub(super) terminal: Option<OwnedFd>,
 }
@@ -85,7 +85,8 @@ impl Execution {
     pub(super) fn kill(&self) {
         process::kill_group(self.pid);
         let Some(procs) = &self.group else { return };
-        let directory = procs.0.strip_suffix(b"cgroup.procs").unwrap_or_default();
+        let end = procs.0.iter().rposition(|&byte| byte == b'/');
+        let directory = &procs.0[..end.map_or(0, |slash| slash + 1)];
         let kill = [directory, b"cgroup.kill"].concat();
         let killed = file::open_host(&kill, libc::O_WRONLY)
             .and_then(|kill| file::write_value(kill.as_fd(), b"1"));
@@ -136,7 +137,7 @@ fn kill_new(procs: &[u8], killed: &mut Vec<u32>) -> bool {
     killed.len() > known
 }
 
-/// The `cgroup.procs` of the group that an exec has for itself.
+/// The file by which an exec joins the group that it has for itself.
 pub(super) fn own_group(plan: &LaunchPlan) -> Option<Bytes> {
     let is_own = |procs: &&Bytes| {
         let mut parts = procs.0.rsplit(|&byte| byte == b'/');

@@ -278,6 +278,13 @@ pub(crate) fn close_range(first: u32, last: u32, how: CloseRange) -> Result<()> 
     Ok(())
 }
 
+/// One of the standard streams, 0 to 2.
+pub(crate) fn standard(number: i32) -> BorrowedFd<'static> {
+    debug_assert!((0..=2).contains(&number));
+    // SAFETY: std opens what is missing of the three before main, and nobody closes them.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
 /// Takes a descriptor that this process was started with.
 pub(crate) fn inherited(number: i32) -> OwnedFd {
     // SAFETY: called once per number, at the start of the process, before anything else owns it.

@@ -36,6 +36,11 @@ pub(crate) fn fork_sibling(namespaces: u64) -> Result<Forked> {
     clone(namespaces | libc::CLONE_PARENT as u64, 0, None)
 }
 
+/// Both: a child of this one's parent, in that group.
+pub(crate) fn fork_sibling_into(cgroup: BorrowedFd<'_>) -> Result<Forked> {
+    clone(libc::CLONE_PARENT as u64, 0, Some(cgroup))
+}
+
 /// CLONE_INTO_CGROUP of `linux/sched.h`; libc's is of a type that it does not fit into on all targets.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 

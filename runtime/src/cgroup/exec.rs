@@ -49,14 +49,21 @@ fn mount(hierarchy: &Hierarchy) -> &Mount {
 }
 
 impl ExecGroup {
-    /// The `cgroup.procs` files into which the exec writes `0`, in join order.
-    pub fn procs_files(&self) -> Vec<PathBuf> {
-        let root = mount(&self.group.hierarchy).dir.path();
-        let procs = |group: &Cgroup| root.join(group.path.relative()).join("cgroup.procs");
-        let (own, shared) = (procs(&self.group), procs(&self.container));
-        let files = self.container.procs_files().into_iter();
-        files
-            .map(|file| if file == shared { own.clone() } else { file })
+    /// The files into which the exec writes `0`, as [`Cgroup::join_files`].
+    pub fn join_files(&self) -> Vec<PathBuf> {
+        let hierarchy = &self.group.hierarchy;
+        let own = hierarchy
+            .unified_index()
+            .unwrap_or_else(|| hierarchy.anchor_index());
+        (0..hierarchy.mounts().len())
+            .map(|mount| {
+                let group = if mount == own {
+                    &self.group
+                } else {
+                    &self.container
+                };
+                group.join_file(mount)
+            })
             .collect()
     }
 

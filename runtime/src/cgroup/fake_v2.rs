@@ -117,7 +117,7 @@ fn detects_v2() {
     let hierarchy = &fake.group.hierarchy;
     assert_eq!(hierarchy.version(), Version::V2);
     assert!(hierarchy.supports(Controller::Memory) && !hierarchy.supports(Controller::Freezer));
-    assert_eq!(fake.group.procs_files(), [fake.file("cgroup.procs")]);
+    assert_eq!(fake.group.join_files(), [fake.file("cgroup.procs")]);
     assert!(fake.group.dir().is_ok());
     assert!(matches!(
         Hierarchy::from_mounts(vec![], vec![]),

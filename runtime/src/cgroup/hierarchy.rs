@@ -253,6 +253,10 @@ impl Hierarchy {
         &self.0.mounts[self.0.anchor]
     }
 
+    pub(super) fn anchor_index(&self) -> usize {
+        self.0.anchor
+    }
+
     pub(super) fn unified(&self) -> Option<&Mount> {
         self.0.unified.map(|index| &self.0.mounts[index])
     }

@@ -51,7 +51,7 @@ impl Scratch {
 
     /// A shell in `group`, running `script` after it has joined.
     fn run(&self, group: &Cgroup, script: &str) -> Child {
-        self.run_in(&group.procs_files(), script)
+        self.run_in(&group.join_files(), script)
     }
 
     /// The same with the files to be joined by.

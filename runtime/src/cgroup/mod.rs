@@ -77,13 +77,22 @@ impl Cgroup {
         mount.dir.open(self.path.relative()).is_ok()
     }
 
-    /// The `cgroup.procs` files into which a process writes `0` to join, one per mount, in join order.
-    pub fn procs_files(&self) -> Vec<PathBuf> {
-        let relative = self.path.relative();
-        let mounts = self.hierarchy.mounts().iter();
-        mounts
-            .map(|mount| mount.dir.path().join(relative).join("cgroup.procs"))
+    /// The files into which a process of one thread writes `0` to join, one per mount, in join order: `tasks` of v1, where
+    /// writing to `cgroup.procs` would wait milliseconds for a lock of all forks, `cgroup.procs` of the unified mount.
+    pub fn join_files(&self) -> Vec<PathBuf> {
+        (0..self.hierarchy.mounts().len())
+            .map(|mount| self.join_file(mount))
             .collect()
+    }
+
+    fn join_file(&self, mount: usize) -> PathBuf {
+        let name = if self.hierarchy.unified_index() == Some(mount) {
+            "cgroup.procs"
+        } else {
+            "tasks"
+        };
+        let directory = self.hierarchy.mounts()[mount].dir.path();
+        directory.join(self.path.relative()).join(name)
     }
 
     /// The directory in the unified mount, for `clone3(2)` with `CLONE_INTO_CGROUP`.

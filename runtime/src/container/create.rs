@@ -441,7 +441,7 @@ impl Container {
             volume_images: &self.record.volume_images,
             image_volumes: plan::image_volumes(&self.config, self.image.config().as_ref())?,
             cgroup_version: node.cgroups.version(),
-            procs_files: self.cgroup.procs_files(),
+            join_files: self.cgroup.join_files(),
             cgroup: self.cgroup.path().as_str(),
             pid_namespace: self.pid_namespace(node)?,
             seccomp: program.as_ref().map(|program| &*program.bytes),

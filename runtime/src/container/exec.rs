@@ -77,12 +77,12 @@ async fn begin(
         }
         plan
     };
-    let own = plan(&group.procs_files());
+    let own = plan(&group.join_files());
     let mut exec = pause.exec(&container.id, &own, &streams).await;
     if matches!(&exec, Err(error) if error.errno() == Some(libc::EOPNOTSUPP)) {
         // A container that has made threaded groups below its own: beside them there can be no other kind (cgroups(7)), so the
         // command is where the container's first process is.
-        let shared = plan(&container.cgroup.procs_files());
+        let shared = plan(&container.cgroup.join_files());
         exec = pause.exec(&container.id, &shared, &streams).await;
     }
     let Exec {

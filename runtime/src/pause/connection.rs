@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -19,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::PauseError;
 use super::program::Program;
+use super::reaping::{kill_and_reap, reap_at_end};
 use super::socket;
 use super::transport::{receive, send};
+use crate::cgroup::Cgroup;
 use crate::ids::{ContainerId, SandboxId};
 use crate::sys;
 
@@ -90,10 +91,11 @@ pub(crate) struct Made {
 }
 
 impl Pause {
-    /// Starts a pause for a new pod. `events` hears of exits until the connection closes.
+    /// Starts a pause for a new pod, in `group` as far as that is of the unified hierarchy. `events` hears of exits until the connection closes.
     pub(crate) async fn start(
         program: &Program,
         sandbox: &SandboxId,
+        group: Option<&Cgroup>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<Arc<Self>, PauseError> {
         let name = Program::socket_name(sandbox);
@@ -103,20 +105,16 @@ impl Pause {
                 source,
             })?;
         let child = program
-            .start(sandbox, listener)
+            .start(sandbox, listener, group.and_then(|group| group.dir().ok()))
             .map_err(PauseError::Start)?;
         match Self::greeted(program, sandbox, events).await {
             Ok((pause, ended)) => {
-                tokio::spawn(async move {
-                    // The reader task drops its end when the connection closes.
-                    let _ = ended.await;
-                    reap(child).await;
-                });
+                tokio::spawn(reap_at_end(child, pause.pid(), ended));
                 Ok(pause)
             }
             Err(error) => {
                 // It is ours and of no use.
-                kill_and_reap(child).await;
+                kill_and_reap(child, group).await;
                 Err(error)
             }
         }
@@ -471,17 +469,6 @@ pub(crate) struct Exec {
     pub(crate) end: oneshot::Receiver<Exit>,
     /// Its terminal's master, if its plan gives it one.
     pub(crate) terminal: Option<OwnedFd>,
-}
-
-async fn kill_and_reap(mut child: Child) {
-    // An error means that it has ended by itself.
-    let _ = child.kill();
-    reap(child).await;
-}
-
-async fn reap(mut child: Child) {
-    // wait(2) blocks, shortly: the process has closed its connection or was killed.
-    let _ = tokio::task::spawn_blocking(move || child.wait()).await;
 }
 
 fn carry(plan: &LaunchPlan) -> Result<(PlanBytes, Option<OwnedFd>), PauseError> {

@@ -3,6 +3,7 @@
 mod connection;
 mod error;
 mod program;
+mod reaping;
 mod socket;
 mod streams;
 mod transport;

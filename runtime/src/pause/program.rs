@@ -78,14 +78,19 @@ impl Program {
         format!("{id}.sock")
     }
 
-    /// Starts a pause for the pod, which listens on `listener`.
-    pub(super) fn start(&self, id: &SandboxId, listener: OwnedFd) -> Result<Child, ProgramError> {
+    /// Starts a pause for the pod, which listens on `listener` and moves over to `group`, a directory of the unified hierarchy.
+    pub(super) fn start(
+        &self,
+        id: &SandboxId,
+        listener: OwnedFd,
+        group: Option<OwnedFd>,
+    ) -> Result<Child, ProgramError> {
         // No pre_exec, no directory, no ids: std then uses posix_spawn, which does not copy the daemon's page tables.
         Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
             .arg0(format!("podwright-pause {id}"))
             .env_clear()
             .stdin(Stdio::from(listener))
-            .stdout(Stdio::null())
+            .stdout(group.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::null())
             .spawn()
             .map_err(|source| ProgramError {

@@ -39,8 +39,8 @@ pub(crate) struct LaunchInputs<'a> {
     /// Directories that the image declares as volumes.
     pub(crate) image_volumes: Vec<PathBuf>,
     pub(crate) cgroup_version: Version,
-    /// The container's `cgroup.procs` files.
-    pub(crate) procs_files: Vec<PathBuf>,
+    /// The files that take a process into the container's groups.
+    pub(crate) join_files: Vec<PathBuf>,
     pub(crate) cgroup: &'a str,
     pub(crate) pid_namespace: Option<PidNamespace>,
     pub(crate) seccomp: Option<&'a [u8]>,
@@ -77,7 +77,7 @@ pub(crate) fn launch_plan(inputs: &LaunchInputs<'_>) -> Result<LaunchPlan, CallE
         new_namespaces: u64::from(namespaces.unsigned_abs()),
         pid_namespace: inputs.pid_namespace.clone().unwrap_or(PidNamespace::Host),
         cgroup_procs: inputs
-            .procs_files
+            .join_files
             .iter()
             .map(|path| path_bytes(path))
             .collect(),
@@ -101,7 +101,7 @@ pub(crate) fn launch_plan(inputs: &LaunchInputs<'_>) -> Result<LaunchPlan, CallE
 pub(crate) fn exec_plan(
     container: &LaunchPlan,
     command: &[String],
-    procs_files: &[PathBuf],
+    join_files: &[PathBuf],
 ) -> LaunchPlan {
     let argv = command
         .iter()
@@ -111,7 +111,7 @@ pub(crate) fn exec_plan(
         new_namespaces: 0,
         // The container's own: pause sees to it.
         pid_namespace: PidNamespace::Host,
-        cgroup_procs: procs_files.iter().map(|path| path_bytes(path)).collect(),
+        cgroup_procs: join_files.iter().map(|path| path_bytes(path)).collect(),
         oom_score_adj: container.oom_score_adj,
         steps: Vec::new(),
         process: Process {
@@ -443,7 +443,7 @@ fn cgroup1_steps(
         target: path_bytes(target),
         create: Create::Directory,
     });
-    for file in &inputs.procs_files {
+    for file in &inputs.join_files {
         let Some(own) = file.parent() else { continue };
         let suffix = inputs.cgroup.trim_start_matches('/');
         let mount = own.as_os_str().as_bytes().strip_suffix(suffix.as_bytes());

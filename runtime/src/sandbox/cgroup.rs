@@ -78,25 +78,61 @@ fn slice(asked: &str) -> Result<Slice, CallError> {
     })
 }
 
-/// Makes the pod's group with pause in it; returns pause's own group.
-pub(super) async fn enter(
-    node: &Node,
-    id: &SandboxId,
-    config: &PodSandboxConfig,
-    pod: &CgroupPath,
-    pause: &Pause,
-) -> Result<Cgroup, CallError> {
-    let group = pause_group(node, pod)?;
-    let failed = || "cannot make the pod's cgroup".to_owned();
-    let own = match &node.systemd {
-        None => node.cgroups.create(&group).internal(failed)?,
-        Some(systemd) => {
-            let pid = scoped(systemd, id, config, pod, pause).await?;
-            node.cgroups.create_around(&group, pid).internal(failed)?
+/// The group of a pod that is being made.
+pub(super) enum PodGroup<'a> {
+    /// pause is born into this one, its own.
+    Made(Cgroup),
+    /// systemd makes a scope around pause, which has to be there first.
+    Around(&'a Systemd),
+}
+
+impl<'a> PodGroup<'a> {
+    /// Makes the pod's group, if that is the runtime's to make.
+    pub(super) fn make(
+        node: &'a Node,
+        config: &PodSandboxConfig,
+        pod: &CgroupPath,
+    ) -> Result<Self, CallError> {
+        if let Some(systemd) = &node.systemd {
+            return Ok(Self::Around(systemd));
         }
-    };
-    super::update::apply(config, &node.cgroups.cgroup(pod), &config.into())?;
-    Ok(own)
+        let group = pause_group(node, pod)?;
+        let own = node.cgroups.create(&group).internal(failed)?;
+        super::update::apply(config, &node.cgroups.cgroup(pod), &config.into())?;
+        Ok(Self::Made(own))
+    }
+
+    /// Where pause is born.
+    pub(super) fn birthplace(&self) -> Option<&Cgroup> {
+        match self {
+            Self::Made(group) => Some(group),
+            Self::Around(_) => None,
+        }
+    }
+
+    /// Makes it around pause, where it is not made; returns pause's own.
+    pub(super) async fn complete(
+        self,
+        node: &Node,
+        id: &SandboxId,
+        config: &PodSandboxConfig,
+        pod: &CgroupPath,
+        pause: &Pause,
+    ) -> Result<Cgroup, CallError> {
+        let systemd = match self {
+            Self::Made(group) => return Ok(group),
+            Self::Around(systemd) => systemd,
+        };
+        let group = pause_group(node, pod)?;
+        let pid = scoped(systemd, id, config, pod, pause).await?;
+        let own = node.cgroups.create_around(&group, pid).internal(failed)?;
+        super::update::apply(config, &node.cgroups.cgroup(pod), &config.into())?;
+        Ok(own)
+    }
+}
+
+fn failed() -> String {
+    "cannot make the pod's cgroup".to_owned()
 }
 
 /// Puts pause into a new scope.

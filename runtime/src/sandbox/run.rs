@@ -8,6 +8,7 @@ use podwright_cri_api::v1::{ContainerEventType, PodSandboxConfig, RunPodSandboxR
 use podwright_pause::protocol::{Missing, PodPid, SandboxPlan, Sysctl};
 use podwright_pause::wire::Bytes;
 
+use super::cgroup::PodGroup;
 use super::settings::{IpcMode, NetworkMode, PidMode, Settings};
 use super::{PodName, Sandbox, State, files};
 use crate::cgroup::{Cgroup, CgroupPath};
@@ -179,11 +180,12 @@ async fn start(
         })?;
     }
     let label = super::labels::of_pod(&node.selinux, &config, &record.selinux_level)?;
-    let pause = Pause::start(&node.program, id, node.events.clone())
+    let group = PodGroup::make(node, &config, cgroup)?;
+    let pause = Pause::start(&node.program, id, group.birthplace(), node.events.clone())
         .await
         .internal(|| "cannot run the pod sandbox".into())?;
     let furnished = async {
-        let own_cgroup = super::cgroup::enter(node, id, &config, cgroup, &pause).await?;
+        let own_cgroup = group.complete(node, id, &config, cgroup, &pause).await?;
         furnish(node, id, settings, &own_cgroup, &hostname, label, &pause).await
     };
     match furnished.await {
@@ -209,11 +211,11 @@ async fn furnish(
     pause: &Pause,
 ) -> Result<(), CallError> {
     let directory = super::directory(&node.config.state_dir, id);
-    let procs = cgroup.procs_files();
+    let groups = cgroup.join_files();
     let plan = SandboxPlan {
         pod: id.wire(),
         namespaces: namespaces(settings),
-        cgroup_procs: procs.iter().map(|path| path.as_path().into()).collect(),
+        cgroup_procs: groups.iter().map(|path| path.as_path().into()).collect(),
         oom_score_adj: Some(
             node.oom_scores
                 .clamp(PAUSE_OOM_SCORE)

@@ -8,7 +8,7 @@ use podwright_integration::{
     node::until,
     patience::patience,
     pod::ContainerSpec,
-    stream::{ALL, IN_OUT, OUT, Part, RESIZE, Running, STDIN, TTY, Terminal, Transport},
+    stream::{ALL, IN_OUT, OUT, Part, RESIZE, Running, STDIN, Session, TTY, Terminal, Transport},
 };
 use tonic::Code;
 
@@ -16,19 +16,22 @@ use super::{SHELL, crictl, ensure_contains, reading, sleeping, with};
 
 #[tokio::test]
 async fn clients_and_the_log_get_the_same() -> Result<()> {
-    let (node, _, id) = with(reading("read x; echo out; echo err >&2; printf tail")).await?;
+    let script = r#"while read x && [ "$x" != go ]; do echo "got $x"; done; echo out; echo err >&2; printf tail"#;
+    let (node, _, id) = with(reading(script)).await?;
     let mut first = node.cri.attach(&id, ALL).await?;
-    let second = node.cri.attach(&id, OUT).await?;
+    let mut second = node.cri.attach(&id, OUT).await?;
+    type_until_seen(&mut first, "it", &mut second).await?;
     first.send(STDIN, b"go\n").await?;
     for (session, stderr) in [(first, &b"err\n"[..]), (second, &b""[..])] {
         let done = session.finish().await?;
-        assert_eq!(done.text(), "out\ntail");
+        assert_eq!(done.text().replace("got it\n", ""), "out\ntail");
         assert_eq!(done.stderr, stderr);
         assert_eq!(done.status["status"], "Success", "{}", done.status);
     }
     node.cri.wait_exit(&id).await?;
     let log = node.cri.logs(&id).await?;
     let mut texts: Vec<_> = log.iter().map(|line| line.text.as_str()).collect();
+    texts.retain(|text| *text != "got it");
     texts.sort_unstable();
     assert_eq!(texts, ["err", "out", "tail"]);
     node.finish().await
@@ -122,17 +125,29 @@ async fn a_terminal_is_shared_and_resized() -> Result<()> {
     let (node, _, id) = with(container).await?;
     let mut one = node.cri.attach(&id, TTY).await?;
     let mut two = node.cri.attach(&id, TTY).await?;
+    type_until_seen(&mut one, "one", &mut two).await?;
+    type_until_seen(&mut two, "two", &mut one).await?;
     one.send(RESIZE, br#"{"Width":99,"Height":44}"#).await?;
     two.until_stdout("44 99").await?;
-    two.send(STDIN, b"two\n").await?;
-    one.until_stdout("got two\r\n").await?;
-    one.send(STDIN, b"one\n").await?;
-    two.until_stdout("got one\r\n").await?;
     // A client without a terminal of its own sees what the terminal shows.
     let mut watching = node.cri.attach(&id, &[Part::Stdout, Part::Stderr]).await?;
-    one.send(STDIN, b"three\n").await?;
-    watching.until_stdout("got three\r\n").await?;
+    type_until_seen(&mut one, "three", &mut watching).await?;
     node.finish().await
+}
+
+/// Has one client type a word and another one see the answer; again, as long as the other one's connection is there and what the
+/// container says does not go to it yet.
+async fn type_until_seen(typist: &mut Session, word: &str, reader: &mut Session) -> Result<()> {
+    let answer = format!("got {word}");
+    let end = Instant::now() + patience(Duration::from_secs(30));
+    loop {
+        typist.send(STDIN, format!("{word}\n").as_bytes()).await?;
+        let seen = reader.until_stdout(&answer);
+        match tokio::time::timeout(patience(Duration::from_millis(200)), seen).await {
+            Ok(seen) => return seen.map(drop),
+            Err(_) => anyhow::ensure!(Instant::now() < end, "nobody sees {answer:?}"),
+        }
+    }
 }
 
 #[tokio::test]

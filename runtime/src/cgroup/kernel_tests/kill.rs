@@ -49,7 +49,7 @@ fn kills_a_forking_tree_that_left_the_unified_mount() {
         .build();
     group.apply(&limits.unwrap()).unwrap();
     let unified = scratch.hierarchy.unified().unwrap().dir.path();
-    let files = group.procs_files().into_iter();
+    let files = group.join_files().into_iter();
     let elsewhere: Vec<_> = files.filter(|file| !file.starts_with(unified)).collect();
     let bomb = "f() { while :; do f & done; }; (f) 2>/dev/null & exec sleep 1000";
     let mut child = scratch.run_in(&elsewhere, bomb);
