@@ -51,6 +51,15 @@ impl TestProgram {
             path: path.to_owned(),
         }
     }
+
+    /// The names of its tests, as it lists them: `name: test` a line.
+    pub(crate) fn tests(&self) -> Result<Vec<String>> {
+        let listed = programs::output(Command::new(&self.path).args(["--list", "--format=terse"]))?;
+        let names = listed
+            .lines()
+            .filter_map(|line| line.strip_suffix(": test"));
+        Ok(names.map(str::to_owned).collect())
+    }
 }
 
 /// The program that runs a machine, with the test programs on its PATH; the command is to be added.
