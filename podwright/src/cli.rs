@@ -16,6 +16,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve the Kubernetes Container Runtime Interface (CRI v1) on a Unix socket, until SIGTERM; pods go on running
     Runtime(Box<Runtime>),
+    /// Look at this machine: what it has of what Podwright needs and makes use of, and what to do about the rest
+    Doctor(Doctor),
     /// Print or check a configuration file
     Config {
         #[command(subcommand)]
@@ -32,6 +34,16 @@ pub(crate) struct Runtime {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: Settings,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {
+    /// The configuration file [default: /etc/podwright/podwright.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]

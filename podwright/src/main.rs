@@ -4,6 +4,7 @@
 mod cli;
 mod config;
 mod daemon;
+mod doctor;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Runtime(arguments) => runtime(*arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config {
             command: ConfigCommand::Default,
         } => print(config::DEFAULT_TEXT),

@@ -56,6 +56,11 @@ impl UserNamespaceSupport {
         self.0.is_ok()
     }
 
+    /// What is missing, if anything is.
+    pub(crate) fn why_not(&self) -> Option<&str> {
+        self.0.as_ref().err().map(String::as_str)
+    }
+
     /// An error that says what is missing, if anything is.
     pub(crate) fn require(&self) -> Result<&OwnedFd, CallError> {
         self.0.as_ref().map_err(|why| {

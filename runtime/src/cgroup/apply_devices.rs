@@ -22,6 +22,11 @@ pub(super) fn apply(dir: &Dir, rules: &[LinuxDeviceCgroup]) -> Result<(), Cgroup
     })
 }
 
+/// Makes a program and drops it: whether the kernel takes device programs at all.
+pub(super) fn try_program() -> Result<(), Errno> {
+    bpf::load(&device_program::compile(&[])).map(drop)
+}
+
 fn replace(cgroup: BorrowedFd<'_>, program: &[device_program::Instruction]) -> Result<(), Errno> {
     let old = bpf::attached(cgroup)?;
     let new = bpf::load(program)?;

@@ -245,6 +245,12 @@ impl Hierarchy {
         Ok(found.into_iter().collect())
     }
 
+    /// Where the hierarchies are mounted.
+    pub(crate) fn mount_paths(&self) -> Vec<&Path> {
+        let mounts = self.mounts().iter();
+        mounts.map(|mount| mount.dir.path()).collect()
+    }
+
     pub(super) fn mounts(&self) -> &[Mount] {
         &self.0.mounts
     }

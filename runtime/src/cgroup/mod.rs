@@ -58,6 +58,14 @@ pub use undo::Undo;
 use dir::Dir;
 use hierarchy::Location;
 
+/// Whether this kernel takes device programs (cgroup v2).
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn try_device_program() -> std::io::Result<()> {
+    Ok(apply_devices::try_program()?)
+}
+
 /// One path in every mounted hierarchy. Naming one does no I/O.
 #[derive(Clone, Debug)]
 pub struct Cgroup {

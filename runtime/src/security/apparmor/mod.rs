@@ -147,13 +147,18 @@ pub struct AppArmor {
 impl AppArmor {
     /// Looks at this machine, and loads the default profile where it is not loaded.
     pub async fn of_this_machine() -> Self {
-        let apparmor = Self::at(
+        let apparmor = Self::seen();
+        apparmor.load_default().await;
+        apparmor
+    }
+
+    /// Looks at this machine, and changes nothing.
+    pub fn seen() -> Self {
+        Self::at(
             Path::new("/sys/module/apparmor/parameters/enabled"),
             Path::new("/sys/kernel/security/apparmor/profiles"),
             DefaultProfile::new(Path::new("/etc/apparmor.d")),
-        );
-        apparmor.load_default().await;
-        apparmor
+        )
     }
 
     fn at(enabled: &Path, profiles: &Path, profile: DefaultProfile) -> Self {
