@@ -31,6 +31,7 @@ fn main() {
             "--target-dir",
         ])
         .arg(&target_dir)
+        .args(std::env::var_os("CARGO_FEATURE_NEXT_PROTOCOL").map(|_| "--features=next-protocol"))
         // What the outer build was asked for (coverage, clippy's wrapper) is not for this one.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")

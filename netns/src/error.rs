@@ -73,6 +73,15 @@ pub enum NetworkError {
         #[source]
         errno: nix::errno::Errno,
     },
+    /// A later version has written the record of a pod.
+    #[error(
+        "the network record {path} has a form that this version of podwright does not know: start the newer version that wrote \
+         it, and remove the pod before you go back; pods run on meanwhile"
+    )]
+    NewerRecord {
+        /// The record.
+        path: PathBuf,
+    },
     /// The text is no pod id.
     #[error("{pod:?} is no pod id: 64 lower-case hexadecimal digits are wanted")]
     PodId {

@@ -22,8 +22,11 @@ use crate::error::NetworkError;
 use crate::port::{PortMapping, PortRegistry};
 use crate::subnets::Subnets;
 
-/// First line of a record: what it is, and the version of its form.
+/// First line of a record: what it is, and the number of its form. A form may get lines: who does not know a line's first
+/// word passes over it.
 const TITLE: &str = "podwright-network 1";
+/// What the first line of every form begins with.
+const KIND: &str = "podwright-network ";
 /// Bytes of one entry in the cursor file: 20 digits and a newline.
 const CURSOR_BYTES: usize = 21;
 
@@ -75,13 +78,17 @@ impl Records {
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
             let why = match read(&path) {
-                Ok(Some(attachment)) if is_pod_id(pod) => match taken.take(pod, &attachment) {
-                    Ok(()) => {
-                        attachments.insert(pod.to_owned(), attachment);
-                        continue;
+                // Its pod lives: to forget its addresses would be to give them twice.
+                Ok(Found::Newer) => return Err(NetworkError::NewerRecord { path }),
+                Ok(Found::Whole(attachment)) if is_pod_id(pod) => {
+                    match taken.take(pod, &attachment) {
+                        Ok(()) => {
+                            attachments.insert(pod.to_owned(), attachment);
+                            continue;
+                        }
+                        Err(clash) => clash,
                     }
-                    Err(clash) => clash,
-                },
+                }
                 Ok(_) => "it is torn".to_owned(),
                 Err(error) => error.to_string(),
             };
@@ -232,10 +239,22 @@ impl Taken {
     }
 }
 
-/// What a record says; nothing when it is torn.
-fn read(path: &Path) -> io::Result<Option<Attachment>> {
+/// What a file holds.
+enum Found {
+    Whole(Attachment),
+    /// A whole record of another form: a later version's, since there is none before the first.
+    Newer,
+    Torn,
+}
+
+fn read(path: &Path) -> io::Result<Found> {
     let text = fs::read(path)?;
-    Ok(decode(&String::from_utf8_lossy(&text)))
+    let text = String::from_utf8_lossy(&text);
+    Ok(match decode(&text) {
+        Some(attachment) => Found::Whole(attachment),
+        None if is_newer(&text) => Found::Newer,
+        None => Found::Torn,
+    })
 }
 
 /// Whether the text is a pod id: 64 lower-case hexadecimal digits. Such a text is a safe file name.
@@ -283,14 +302,22 @@ fn encode(attachment: &Attachment) -> String {
     text
 }
 
-fn decode(text: &str) -> Option<Attachment> {
+/// A text without its last line, which is the CRC-32 of the lines before; none when it is not.
+pub(crate) fn whole(text: &str) -> Option<&str> {
     let (body, checksum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
     let checksum = u32::from_str_radix(checksum.strip_prefix("crc32 ")?, 16).ok()?;
     let body = &text[..=body.len()];
-    if crc32fast::hash(body.as_bytes()) != checksum {
-        return None;
-    }
-    let mut lines = body.lines();
+    (crc32fast::hash(body.as_bytes()) == checksum).then_some(body)
+}
+
+/// Whether the text is a whole record of another form.
+fn is_newer(text: &str) -> bool {
+    let title = whole(text).and_then(|body| body.lines().next());
+    title.is_some_and(|title| title.starts_with(KIND) && title != TITLE)
+}
+
+fn decode(text: &str) -> Option<Attachment> {
+    let mut lines = whole(text)?.lines();
     if lines.next()? != TITLE {
         return None;
     }
@@ -306,7 +333,7 @@ fn decode(text: &str) -> Option<Attachment> {
         match line.split_once(' ')? {
             ("address", address) => attachment.addresses.push(address.parse().ok()?),
             ("port", port) => attachment.ports.push(decode_port(port)?),
-            _ => return None,
+            _ => {}
         }
     }
     (!attachment.addresses.is_empty()).then_some(attachment)
@@ -468,6 +495,26 @@ mod tests {
                 "byte {position}"
             );
         }
+    }
+
+    fn closed(body: &str) -> String {
+        format!("{body}crc32 {:08x}\n", crc32fast::hash(body.as_bytes()))
+    }
+
+    #[test]
+    fn later_lines_are_passed_over_and_a_later_form_is_an_error() {
+        let text = encode(&attachment());
+        let body = whole(&text).unwrap();
+        let more = closed(&format!("{body}later what only later versions write\n"));
+        assert_eq!(decode(&more), Some(attachment()));
+
+        let state = tempfile::tempdir().unwrap();
+        let records = Records::open(state.path()).unwrap();
+        let path = records.path(&"a".repeat(64));
+        fs::write(&path, closed("podwright-network 2\nall is different\n")).unwrap();
+        let error = records.load().unwrap_err();
+        assert!(matches!(error, NetworkError::NewerRecord { .. }), "{error}");
+        assert!(path.exists(), "it was dropped");
     }
 
     proptest! {

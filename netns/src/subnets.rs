@@ -93,13 +93,7 @@ impl Subnets {
 
     /// The inverse of [`Subnets::encode`]; `None` for a torn text.
     pub(crate) fn decode(text: &str) -> Option<Self> {
-        let (body, checksum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
-        let checksum = u32::from_str_radix(checksum.strip_prefix("crc32 ")?, 16).ok()?;
-        let body = &text[..=body.len()];
-        if crc32fast::hash(body.as_bytes()) != checksum {
-            return None;
-        }
-        let mut lines = body.lines();
+        let mut lines = crate::record::whole(text)?.lines();
         if lines.next()? != TITLE {
             return None;
         }
@@ -110,7 +104,8 @@ impl Subnets {
                 "configured" => &mut subnets.configured,
                 "given" => &mut subnets.given,
                 "kept" => &mut subnets.kept,
-                _ => return None,
+                // A later version's.
+                _ => continue,
             };
             list.push(subnet.parse().ok()?);
         }

@@ -7,4 +7,5 @@
 pub mod mapping;
 pub mod plan;
 pub mod protocol;
+pub mod version;
 pub mod wire;

@@ -28,6 +28,9 @@ wire_struct! {
         process: Process,
         /// Where its standard streams go.
         stdio: Stdio,
+        /// [`crate::protocol::REHEARSAL`], in every plan.
+        #[cfg(feature = "next-protocol")]
+        [since 3] rehearsal: Bytes,
     }
 }
 

@@ -4,15 +4,14 @@
 //! on every [`Request::List`] until they are forgotten. A request never waits behind another container's work.
 //!
 //! # Versions
-//! The first message on a connection is [`Request::Hello`]. A daemon speaks the lower of both versions; tags and field
-//! orders of a released version never change, so a newer daemon can serve pods that an older one made.
+//! The first message on a connection is [`Request::Hello`], in [`Version::FIRST`]; what follows its answer is in the version
+//! that both speak, in both directions ([`crate::version`]). So a newer daemon serves pods that an older one made, and an
+//! older one, after a downgrade, those of a newer one.
 
 use crate::mapping::IdMappings;
-use crate::wire::{Bytes, DecodeError, Reader, Wire};
+use crate::version::Version;
+use crate::wire::{Bytes, DecodeError, Reader, Schema, Wire, Writer};
 use crate::{wire_enum, wire_struct};
-
-/// The version that this library speaks.
-pub const VERSION: u16 = 1;
 
 /// The largest packet on the socket, in bytes. What is bigger travels in a sealed memfd.
 pub const MAX_PACKET: usize = 64 * 1024;
@@ -25,6 +24,9 @@ pub const MAX_DESCRIPTORS: usize = 8;
 
 /// The name of a cgroup that an exec has for itself begins with this.
 pub const EXEC_GROUP: &str = "exec-";
+
+/// What `Failed` names as its call when it answers a `Hello` of a daemon that is too old; its subject is what pause speaks.
+pub const REFUSED_VERSION: &str = "protocol version";
 
 /// Matches an answer to its request. 0 is for what nobody asked for: [`Answer::Exited`].
 pub type RequestId = u64;
@@ -39,9 +41,17 @@ pub struct Message<T> {
 }
 
 impl<T: Wire> Wire for Message<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         self.id.put(out);
         self.body.put(out);
+    }
+    fn describe(schema: &mut Schema) -> String {
+        let body = T::describe(schema);
+        if !schema.begin("Message") {
+            schema.add("Message", 1, "id: u64".to_owned());
+            schema.add("Message", 1, "body".to_owned());
+        }
+        format!("Message of {body}")
     }
     fn get(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
@@ -54,10 +64,10 @@ impl<T: Wire> Wire for Message<T> {
 wire_enum! {
     /// What the daemon asks of pause.
     Request {
-        /// Opens the conversation.
+        /// Opens the conversation. Answer: `Hello`, or `Failed` with EPROTONOSUPPORT when pause speaks no version that is so old.
         1 => Hello {
-            /// The daemon's version.
-            version: u16,
+            /// The newest version that the daemon speaks.
+            version: Version,
         },
         /// Makes the sandbox: the first thing asked of a new pause, once. Answer: `Ready`, with the network namespace's
         /// descriptor and a NETLINK_ROUTE socket inside it when the pod has a network of its own.
@@ -147,6 +157,13 @@ wire_enum! {
         14 => Detach {
             /// The daemon's number for the client.
             client: u64,
+        },
+        /// What no released version has: tests show by it that a message is sent to nobody who does not know it.
+        /// Answer: `Rehearsed`.
+        #[cfg(feature = "next-protocol")]
+        200 [since 3] => Rehearse {
+            /// Comes back.
+            text: Bytes,
         },
     }
 }
@@ -257,8 +274,8 @@ wire_enum! {
     Answer {
         /// To `Hello`.
         1 => Hello {
-            /// pause's version.
-            version: u16,
+            /// The version that is spoken from now on: the older one of the daemon's newest and pause's newest.
+            version: Version,
             /// Its process id in its own PID namespace, the host's.
             pid: u32,
             /// Whether `Init` was done.
@@ -300,6 +317,19 @@ wire_enum! {
         8 => Dropped {
             /// The daemon's number for the client.
             client: u64,
+        },
+        /// A container's log has begun to fail or to work again. Not asked for: its number is 0.
+        9 [since 2] => Log {
+            /// The container's id.
+            container: Bytes,
+            /// How it is now.
+            state: LogState,
+        },
+        /// To `Rehearse`.
+        #[cfg(feature = "next-protocol")]
+        200 [since 3] => Rehearsed {
+            /// What came with the request.
+            text: Bytes,
         },
     }
 }
@@ -362,6 +392,31 @@ wire_struct! {
         started_at: i64,
         /// How it ended, if it has.
         exit: Option<Exit>,
+        /// How its log is; none when it has been written ever since the container was started.
+        [since 2] log: Option<LogState>,
+        /// [`REHEARSAL`], in every answer.
+        #[cfg(feature = "next-protocol")]
+        [since 3] rehearsal: Bytes,
+    }
+}
+
+/// What the fields hold that only a build for tests has.
+#[cfg(feature = "next-protocol")]
+pub const REHEARSAL: &str = "what an older version could not decode";
+
+wire_enum! {
+    /// Whether what a container says gets into its log.
+    LogState {
+        /// It is lost for now: the file cannot be written.
+        1 [since 2] => Failing {
+            /// What the system says.
+            errno: i32,
+        },
+        /// It is written again, after a record that says how much is missing.
+        2 [since 2] => Resumed {
+            /// The bytes of records that were lost.
+            lost: u64,
+        },
     }
 }
 

@@ -2,8 +2,18 @@
 //!
 //! Decoding never trusts a length: a list or byte string longer than what is left of its message is an error, so a
 //! broken or hostile peer costs no more memory than the message that it sent.
+//!
+//! # Versions
+//! A message is written and read in a [`Version`]. What says `[since N]` is not in the messages of earlier ones: a field is
+//! left out, and read as its default; a variant does not exist.
 
+mod macros;
+mod schema;
+
+use crate::version::Version;
 use core::fmt;
+
+pub use schema::Schema;
 
 /// Why a message could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +38,86 @@ impl fmt::Display for DecodeError {
 
 impl core::error::Error for DecodeError {}
 
+/// What the peer's version has no word for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newer {
+    /// The field or variant, with its type.
+    pub what: &'static str,
+    /// The first version that has it.
+    pub since: Version,
+}
+
+/// A message that is being encoded in a version.
+pub struct Writer {
+    bytes: Vec<u8>,
+    version: Version,
+    left_out: Option<Newer>,
+    unspeakable: Option<Newer>,
+}
+
+impl Writer {
+    fn new(version: Version) -> Self {
+        Self {
+            bytes: Vec::with_capacity(256),
+            version,
+            left_out: None,
+            unspeakable: None,
+        }
+    }
+
+    /// Puts a field that there is since a version. An earlier one does not have it: its default is what not saying it
+    /// means, any other value is left out.
+    pub fn put_since<T: Wire + Default + PartialEq>(
+        &mut self,
+        since: u16,
+        what: &'static str,
+        value: &T,
+    ) {
+        let since = Version(since);
+        if self.version >= since {
+            value.put(self);
+        } else if *value != T::default() {
+            self.left_out.get_or_insert(Newer { what, since });
+        }
+    }
+
+    /// Puts the tag of a variant that there is since a version. An earlier one does not have it, nor any message with it.
+    pub fn put_tag(&mut self, tag: u8, since: u16, what: &'static str) {
+        let since = Version(since);
+        if self.version < since {
+            self.unspeakable.get_or_insert(Newer { what, since });
+        }
+        self.bytes.push(tag);
+    }
+}
+
 /// What is left of a message that is being decoded.
 pub struct Reader<'a> {
     rest: &'a [u8],
+    version: Version,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads from the start of `message`.
-    pub fn new(message: &'a [u8]) -> Self {
-        Self { rest: message }
+    /// Reads from the start of a message in this version.
+    pub fn new(message: &'a [u8], version: Version) -> Self {
+        Self {
+            rest: message,
+            version,
+        }
+    }
+
+    /// Whether what there is since a version can be in the message.
+    pub fn has(&self, since: u16) -> bool {
+        self.version >= Version(since)
+    }
+
+    /// A field that there is since a version.
+    pub fn get_since<T: Wire + Default>(&mut self, since: u16) -> Result<T, DecodeError> {
+        if self.has(since) {
+            T::get(self)
+        } else {
+            Ok(T::default())
+        }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
@@ -52,20 +133,44 @@ impl<'a> Reader<'a> {
 /// A value that travels between daemon and pause.
 pub trait Wire: Sized {
     /// Appends the value's encoding to `out`.
-    fn put(&self, out: &mut Vec<u8>);
+    fn put(&self, out: &mut Writer);
     /// Decodes the next value of `from`.
     fn get(from: &mut Reader<'_>) -> Result<Self, DecodeError>;
+    /// Tells the encoding's layout: the type's name, and what it is made of to `schema`.
+    fn describe(schema: &mut Schema) -> String;
 
-    /// The value as a message of its own.
+    /// The value as a message of its own, between two that know the same: [`Version::NEWEST`].
     fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
+        let mut out = Writer::new(Version::NEWEST);
         self.put(&mut out);
-        out
+        out.bytes
     }
 
-    /// Decodes a message that holds this value and nothing else.
+    /// The value as a message to a peer that speaks `version`: all of it, or an error that says what cannot be said.
+    fn to_bytes_of(&self, version: Version) -> Result<Vec<u8>, Newer> {
+        let mut out = Writer::new(version);
+        self.put(&mut out);
+        match out.unspeakable.or(out.left_out) {
+            None => Ok(out.bytes),
+            Some(newer) => Err(newer),
+        }
+    }
+
+    /// As [`Self::to_bytes_of`], without the fields that the peer does not know.
+    fn to_known_bytes_of(&self, version: Version) -> Result<Vec<u8>, Newer> {
+        let mut out = Writer::new(version);
+        self.put(&mut out);
+        out.unspeakable.map_or(Ok(out.bytes), Err)
+    }
+
+    /// What [`Self::to_bytes`] gave.
     fn from_bytes(message: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(message);
+        Self::from_bytes_of(message, Version::NEWEST)
+    }
+
+    /// Decodes a message of a version that holds this value and nothing else.
+    fn from_bytes_of(message: &[u8], version: Version) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(message, version);
         let value = Self::get(&mut reader)?;
         match reader.rest.len() {
             0 => Ok(value),
@@ -77,8 +182,11 @@ pub trait Wire: Sized {
 macro_rules! wire_numbers {
     ($($number:ty),*) => {$(
         impl Wire for $number {
-            fn put(&self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
+            fn put(&self, out: &mut Writer) {
+                out.bytes.extend_from_slice(&self.to_le_bytes());
+            }
+            fn describe(_: &mut Schema) -> String {
+                stringify!($number).to_owned()
             }
             fn get(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
                 let bytes = from.take(size_of::<$number>())?;
@@ -115,9 +223,12 @@ impl From<&std::path::Path> for Bytes {
 }
 
 impl Wire for Bytes {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         put_length(self.0.len(), out);
-        out.extend_from_slice(&self.0);
+        out.bytes.extend_from_slice(&self.0);
+    }
+    fn describe(_: &mut Schema) -> String {
+        "bytes".to_owned()
     }
     fn get(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let length = u32::get(from)? as usize;
@@ -127,14 +238,17 @@ impl Wire for Bytes {
 
 /// Lengths are 32-bit: a message is bounded far below that (see [`crate::protocol::MAX_PLAN`]), so that a longer
 /// value saturates here and fails to decode instead of wrapping.
-fn put_length(length: usize, out: &mut Vec<u8>) {
+fn put_length(length: usize, out: &mut Writer) {
     u32::try_from(length).unwrap_or(u32::MAX).put(out);
 }
 
 impl<T: Wire> Wire for Vec<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         put_length(self.len(), out);
         self.iter().for_each(|item| item.put(out));
+    }
+    fn describe(schema: &mut Schema) -> String {
+        format!("list of {}", T::describe(schema))
     }
     fn get(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let length = u32::get(from)? as usize;
@@ -147,14 +261,17 @@ impl<T: Wire> Wire for Vec<T> {
 }
 
 impl<T: Wire> Wire for Option<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         match self {
-            None => out.push(0),
+            None => out.bytes.push(0),
             Some(value) => {
-                out.push(1);
+                out.bytes.push(1);
                 value.put(out);
             }
         }
+    }
+    fn describe(schema: &mut Schema) -> String {
+        format!("optional {}", T::describe(schema))
     }
     fn get(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match u8::get(from)? {
@@ -163,45 +280,4 @@ impl<T: Wire> Wire for Option<T> {
             tag => Err(DecodeError::UnknownTag("Option", tag)),
         }
     }
-}
-
-/// Declares a struct whose encoding is its fields in order.
-#[macro_export]
-macro_rules! wire_struct {
-    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct $name { $($(#[$field_meta])* pub $field: $type),* }
-        impl $crate::wire::Wire for $name {
-            #[allow(unused_variables)]
-            fn put(&self, out: &mut Vec<u8>) { $($crate::wire::Wire::put(&self.$field, out);)* }
-            #[allow(unused_variables)]
-            fn get(from: &mut $crate::wire::Reader<'_>) -> Result<Self, $crate::wire::DecodeError> {
-                Ok(Self { $($field: $crate::wire::Wire::get(from)?),* })
-            }
-        }
-    };
-}
-
-/// Declares an enum whose encoding is a tag byte and the variant's fields in order. Tags are never given twice.
-#[macro_export]
-macro_rules! wire_enum {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $tag:literal => $variant:ident $({ $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? })?),* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_meta])* $variant $({ $($(#[$field_meta])* $field: $type),* })?),* }
-        impl $crate::wire::Wire for $name {
-            fn put(&self, out: &mut Vec<u8>) {
-                match self {
-                    $(Self::$variant $({ $($field),* })? => { out.push($tag); $($($crate::wire::Wire::put($field, out);)*)? })*
-                }
-            }
-            fn get(from: &mut $crate::wire::Reader<'_>) -> Result<Self, $crate::wire::DecodeError> {
-                match <u8 as $crate::wire::Wire>::get(from)? {
-                    $($tag => Ok(Self::$variant $({ $($field: $crate::wire::Wire::get(from)?),* })?),)*
-                    tag => Err($crate::wire::DecodeError::UnknownTag(stringify!($name), tag)),
-                }
-            }
-        }
-    };
 }

@@ -6,6 +6,7 @@ mod client;
 
 use client::{Pause, container, plans, root};
 use podwright_pause::protocol::*;
+use podwright_pause::version::Version;
 use podwright_pause::wire::Wire;
 
 fn is_alive(pid: u32) -> bool {
@@ -31,11 +32,16 @@ fn exits_are_kept_for_a_daemon_that_comes_back() {
         .unwrap();
     drop(client);
     let mut client = pause.connect();
-    let (answer, _) = client.ask(&Request::Hello { version: VERSION }, &[]);
+    let (answer, _) = client.ask(
+        &Request::Hello {
+            version: Version::NEWEST,
+        },
+        &[],
+    );
     assert_eq!(
         answer,
         Answer::Hello {
-            version: VERSION,
+            version: Version::NEWEST,
             pid: pause.process.id(),
             sandbox: SandboxState::Made
         }

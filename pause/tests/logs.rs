@@ -6,7 +6,8 @@ mod client;
 
 use client::{Pause, container, plans, root};
 use podwright_pause::plan::{Stdin, Stdio};
-use podwright_pause::protocol::{Answer, Request};
+use podwright_pause::protocol::{Answer, LogState, Request};
+use podwright_pause::wire::Bytes;
 use std::os::fd::AsRawFd;
 
 #[test]
@@ -86,6 +87,14 @@ fn a_full_disk_costs_only_the_records_that_did_not_fit() {
             .unwrap();
         written.parse::<u64>().unwrap() > 2 << 20
     });
+    let id: Bytes = "one".into();
+    let failing = LogState::Failing {
+        errno: libc::ENOSPC,
+    };
+    let Answer::Containers { containers } = client.ask(&Request::List, &[]).0 else {
+        panic!("no list")
+    };
+    assert_eq!(containers[0].log, Some(failing.clone()));
     let reopen = Request::ReopenLog {
         container: "one".into(),
     };
@@ -103,6 +112,15 @@ fn a_full_disk_costs_only_the_records_that_did_not_fit() {
     let (_, lost) = first
         .split_once(" stderr F podwright: the log could not be written, bytes lost: ")
         .expect(first);
+    let states = client.told_logs();
+    let lost_bytes = lost.parse().unwrap();
+    assert_eq!(
+        states,
+        [
+            (id.clone(), failing),
+            (id, LogState::Resumed { lost: lost_bytes })
+        ]
+    );
     let kept = log.len() - first.len() - 1;
     let all = "2026-01-01T00:00:00.000000000Z stdout F lost\n".len() + 640_000 * 140;
     assert_eq!(lost.parse::<usize>().unwrap() + kept, all);

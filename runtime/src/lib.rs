@@ -11,6 +11,7 @@ mod clock;
 pub mod config;
 mod container;
 mod cri;
+pub mod doctor;
 mod error;
 mod events;
 mod handler;
@@ -112,6 +113,9 @@ pub enum RuntimeError {
     /// The image store.
     #[error("cannot open the image store")]
     Images(#[from] StoreError),
+    /// The pods that are there.
+    #[error("cannot take over what is there")]
+    Recover(#[from] recover::RecoverError),
     /// pause.
     #[error("cannot lay out the pause program")]
     Pause(#[from] pause::ProgramError),
@@ -184,14 +188,7 @@ impl Runtime {
             kills: TaskTracker::new(),
             config,
         });
-        let state_dir = node.config.state_dir.clone();
-        recover::recover(&node)
-            .await
-            .map_err(|source| RuntimeError::File {
-                action: "read the records in",
-                path: state_dir,
-                source,
-            })?;
+        recover::recover(&node).await?;
         let streams = Arc::new(stream::bind(&node).await?);
         tokio::spawn(follow(Arc::downgrade(&node), happened));
         tokio::spawn(publisher.publish(Arc::downgrade(&node)));

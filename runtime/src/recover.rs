@@ -24,8 +24,32 @@ use crate::records::{
 };
 use crate::sandbox::{self, PodName, Sandbox, Settings};
 
+/// Why the pods of before cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// What there is.
+    #[error("cannot list {path}")]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A later version has made some of them.
+    #[error("the pods that are there cannot all be taken over")]
+    Newer(#[from] RecordError),
+}
+
+impl RecoverError {
+    fn list(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::List { path, source }
+    }
+}
+
 /// Brings the node back to what it was.
-pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
+pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
     // All at once: a pod whose pause is slow to answer must not keep the others waiting.
     let sandboxes = objects(node, "pods", SandboxId::parse)?;
     let recovered = sandboxes.iter().map(|(id, directory)| async move {
@@ -41,7 +65,8 @@ pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
                 entries.extend(known.map(|entry| (id_text(&entry), entry)));
                 died.extend(found.died);
             }
-            Err((id, directory, why)) => {
+            Err((_, _, Refusal::Newer(error))) => return Err(error.into()),
+            Err((id, directory, Refusal::Dropped(why))) => {
                 tracing::warn!(sandbox = %id, why, "dropping the pod sandbox");
                 discard(node, id).await;
                 node.reclaim.directory(directory.clone());
@@ -50,9 +75,13 @@ pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
     }
     for (id, directory) in objects(node, "containers", ContainerId::parse)? {
         let entry = entries.remove(id.as_str());
-        if let Err(why) = recover_container(node, &id, &directory, entry) {
-            tracing::warn!(container = %id, why, "dropping the container");
-            node.reclaim.directory(directory);
+        match recover_container(node, &id, &directory, entry) {
+            Ok(()) => {}
+            Err(Refusal::Newer(error)) => return Err(error.into()),
+            Err(Refusal::Dropped(why)) => {
+                tracing::warn!(container = %id, why, "dropping the container");
+                node.reclaim.directory(directory);
+            }
         }
     }
     for sandbox in &died {
@@ -63,7 +92,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> std::io::Result<()> {
     reclaim(node).await?;
     for sandbox in node.sandboxes.all() {
         if let Some(pause) = sandbox.pause().filter(|pause| !pause.has_answered()) {
-            tracing::warn!(sandbox = %sandbox.id, "the pod's pause process does not answer; going on without it");
+            tracing::warn!(sandbox = %sandbox.id, "the pod's pause process does not say what runs; going on without it");
             tokio::spawn(catch_up(Arc::clone(node), sandbox.id.clone(), pause));
         }
     }
@@ -107,16 +136,42 @@ fn objects<I>(
     node: &Node,
     kind: &str,
     parse: impl Fn(&str) -> Result<I, crate::ids::InvalidId>,
-) -> std::io::Result<Vec<(I, PathBuf)>> {
-    let entries = std::fs::read_dir(node.config.state_dir.join(kind))?;
+) -> Result<Vec<(I, PathBuf)>, RecoverError> {
+    let directory = node.config.state_dir.join(kind);
+    let entries = std::fs::read_dir(&directory).map_err(RecoverError::list(&directory))?;
     let named = entries
         .filter_map(Result::ok)
         .filter_map(|entry| Some((parse(entry.file_name().to_str()?).ok()?, entry.path())));
     Ok(named.collect())
 }
 
-fn text(error: RecordError) -> String {
-    chain(&error)
+/// Why an object is not taken over.
+enum Refusal {
+    /// It is damaged or half made: it is dropped, and what it stood for reclaimed.
+    Dropped(String),
+    /// A later version has made it. It lives, so the start ends here.
+    Newer(RecordError),
+}
+
+impl From<RecordError> for Refusal {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Newer { .. } => Self::Newer(error),
+            error => Self::Dropped(chain(&error)),
+        }
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(why: &str) -> Self {
+        Self::Dropped(why.to_owned())
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Dropped(why)
+    }
 }
 
 /// What a pod's record and pause tell.
@@ -131,9 +186,8 @@ async fn recover_sandbox(
     node: &Arc<Node>,
     id: &SandboxId,
     directory: &Path,
-) -> Result<Found, String> {
-    let mut record = SandboxRecord::read(directory)
-        .map_err(text)?
+) -> Result<Found, Refusal> {
+    let mut record = SandboxRecord::read(directory)?
         .ok_or("it has no record: the daemon died while making it")?;
     let config = record.config.clone().ok_or("its record has no config")?;
     let settings = Settings::check(&config).map_err(|error| chain(&error))?;
@@ -143,7 +197,7 @@ async fn recover_sandbox(
         at: record.created_at,
     };
     let ready = ReadyRecord::recover(directory, || Some(ready));
-    if ready.map_err(text)?.is_none() {
+    if ready?.is_none() {
         discard(node, id).await;
         sandbox::release(node, id, &settings, &cgroup).await;
         return Err("the daemon died while making it".into());
@@ -152,7 +206,7 @@ async fn recover_sandbox(
         at: crate::clock::now(),
     };
     let stopped = StoppedRecord::recover(directory, || Some(stopped));
-    let stopped = stopped.map_err(text)?.is_some();
+    let stopped = stopped?.is_some();
     let state = match stopped {
         true => None,
         false => living(node, id).await,
@@ -172,7 +226,7 @@ async fn recover_sandbox(
         directory.to_owned(),
         state,
     ));
-    if let Some(resources) = PodResourcesRecord::recover(directory, || None).map_err(text)? {
+    if let Some(resources) = PodResourcesRecord::recover(directory, || None)? {
         *sandbox
             .resources
             .lock()
@@ -203,7 +257,7 @@ async fn living(node: &Arc<Node>, id: &SandboxId) -> Option<(Arc<Pause>, Vec<Con
         .inspect_err(|error| tracing::debug!(sandbox = %id, error = %chain(error), "no pause"))
         .ok()?;
     match greeting {
-        Greeting::Late => Some((pause, Vec::new())),
+        Greeting::Late | Greeting::Foreign => Some((pause, Vec::new())),
         Greeting::Unfinished => None,
         Greeting::Made => match pause.list().await {
             Ok(containers) => Some((pause, containers)),
@@ -244,7 +298,7 @@ fn recorded_state(
     record: &ContainerRecord,
     directory: &Path,
     entry: Option<&ContainerEntry>,
-) -> Result<Recorded, String> {
+) -> Result<Recorded, Refusal> {
     let known = entry.map(|entry| StartedRecord {
         pid: entry.pid,
         at: entry.started_at,
@@ -257,9 +311,9 @@ fn recorded_state(
         };
         Some(known.clone().unwrap_or(gone))
     });
-    let started = started.map_err(text)?;
+    let started = started?;
     // How it ended is told by pause again, or not known any more.
-    let exit = ExitRecord::recover(directory, || None).map_err(text)?;
+    let exit = ExitRecord::recover(directory, || None)?;
     if started.is_none()
         && let Some(known) = &known
         && let Err(error) = known.write(directory)
@@ -283,9 +337,8 @@ fn recover_container(
     id: &ContainerId,
     directory: &Path,
     entry: Option<ContainerEntry>,
-) -> Result<(), String> {
-    let record = ContainerRecord::read(directory)
-        .map_err(text)?
+) -> Result<(), Refusal> {
+    let record = ContainerRecord::read(directory)?
         .ok_or("it has no record: the daemon died while making it")?;
     let sandbox = node
         .sandboxes
@@ -315,10 +368,9 @@ fn recover_container(
         cgroup: node.cgroups.cgroup(&cgroup),
         leases: vec![node.images.lease_chains(&chains)],
         state,
-        resources: ResourcesRecord::recover(directory, || None)
-            .map_err(text)?
+        resources: ResourcesRecord::recover(directory, || None)?
             .and_then(|record| record.resources),
-        nri: crate::nri::Told::recorded(nri.map_err(text)?),
+        nri: crate::nri::Told::recorded(nri?),
         record,
     }));
     node.container_names.restore(container.name(), id.clone());
@@ -346,8 +398,9 @@ fn recover_container(
 }
 
 /// Frees what is ours by name and belongs to no sandbox.
-async fn reclaim(node: &Arc<Node>) -> std::io::Result<()> {
-    for id in Program::sockets_of(&node.config.run_dir)? {
+async fn reclaim(node: &Arc<Node>) -> Result<(), RecoverError> {
+    let run_dir = &node.config.run_dir;
+    for id in Program::sockets_of(run_dir).map_err(RecoverError::list(run_dir))? {
         if node
             .sandboxes
             .get(id.as_str())

@@ -16,7 +16,10 @@ use crate::{conformance, programs, setup};
 pub(crate) fn run() -> Result<()> {
     let mut phases = Phases::default();
     phases.check("set up", || setup::run(setup::Need::Everything));
-    phases.check("build", || programs::run(&mut workspace::build_all()));
+    phases.check("build", || {
+        programs::run(&mut workspace::build_all())?;
+        programs::run(&mut workspace::build_next())
+    });
     phases.count("unit tests", || {
         let mut counts = cargo_test(&["--lib", "--bins"])?;
         counts += cargo_test(&["--doc"])?;

@@ -87,3 +87,16 @@ pub(crate) fn program(profile: Profile, name: &str) -> PathBuf {
 pub(crate) fn build_all() -> Command {
     cargo(["build", "--locked", "--workspace", "--all-targets"])
 }
+
+/// The command that builds `podwright-next`, against which upgrades are tested. A test that is not wanted is built with it:
+/// with one, cargo chooses the features of dependencies as for [`build_all`], and compiles none of them again.
+pub(crate) fn build_next() -> Command {
+    cargo([
+        "build",
+        "--locked",
+        "--workspace",
+        "--features=podwright/next-protocol",
+        "--bin=podwright-next",
+        "--test=client",
+    ])
+}

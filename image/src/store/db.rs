@@ -13,6 +13,12 @@ const IMAGES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("images");
 const CONFIGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("configs");
 const MANIFESTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("manifests");
 const LAYERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("layers");
+/// What later versions say about the form of the others, under [`FORM_KEY`]; none is form 1.
+const ABOUT: TableDefinition<'_, &str, u32> = TableDefinition::new("about");
+/// The number of the form. Records may get fields without another number: who does not know them passes over them.
+const FORM_KEY: &str = "form";
+/// The form that is read and written here.
+pub(super) const FORM: u32 = 1;
 const TABLES: [TableDefinition<'_, &str, &[u8]>; 4] = [IMAGES, CONFIGS, MANIFESTS, LAYERS];
 
 /// An image without its configuration.
@@ -68,9 +74,31 @@ pub(super) struct Db {
     database: Option<Database>,
 }
 
+/// Why the database cannot be opened.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// A later version has written it.
+    Newer {
+        /// The number of its form.
+        form: u32,
+    },
+    /// It said so.
+    Database(redb::Error),
+}
+
+impl<E: Into<redb::Error>> From<E> for OpenError {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
+    }
+}
+
 impl Db {
-    pub(super) fn open(path: &Path) -> Result<Db, redb::Error> {
+    pub(super) fn open(path: &Path) -> Result<Db, OpenError> {
         let database = Database::create(path)?;
+        let form = form(&database)?;
+        if form > FORM {
+            return Err(OpenError::Newer { form });
+        }
         // Only a new one is written to: a full disk must not keep an old one from being opened.
         if !has_tables(&database)? {
             let write = database.begin_write()?;
@@ -140,6 +168,15 @@ impl Db {
     }
 }
 
+fn form(database: &Database) -> Result<u32, redb::Error> {
+    let about = match database.begin_read()?.open_table(ABOUT) {
+        Ok(about) => about,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(FORM),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(about.get(FORM_KEY)?.map_or(FORM, |form| form.value()))
+}
+
 fn has_tables(database: &Database) -> Result<bool, redb::Error> {
     let read = database.begin_read()?;
     for table in TABLES {
@@ -197,4 +234,38 @@ fn apply(database: &Database, change: &Change) -> Result<(), redb::Error> {
 fn json(record: &impl Serialize) -> Vec<u8> {
     // Strings, numbers and lists of them: writing those to memory cannot fail.
     serde_json::to_vec(record).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_form_is_an_error_and_later_fields_are_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("images.redb");
+        drop(Db::open(&path).unwrap());
+        drop(Db::open(&path).unwrap());
+        let database = Database::create(&path).unwrap();
+        let write = database.begin_write().unwrap();
+        let mut about = write.open_table(ABOUT).unwrap();
+        about.insert(FORM_KEY, FORM + 1).unwrap();
+        drop(about);
+        write.commit().unwrap();
+        drop(database);
+        assert!(matches!(
+            Db::open(&path),
+            Err(OpenError::Newer { form }) if form == FORM + 1
+        ));
+
+        let layer = r#"{"bytes":1,"inodes":2,"later":[3]}"#;
+        assert_eq!(
+            serde_json::from_str::<Usage>(layer).unwrap(),
+            Usage {
+                bytes: 1,
+                inodes: 2
+            }
+        );
+    }
 }

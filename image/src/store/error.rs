@@ -30,6 +30,18 @@ pub enum StoreError {
         #[source]
         source: Box<redb::Error>,
     },
+    /// A later version has written the database.
+    #[error(
+        "the image database {path:?} has form {form}, and this version of podwright reads forms up to {known}: start the newer \
+         version that wrote it, or move the database away and pull the images again",
+        known = super::db::FORM
+    )]
+    Newer {
+        /// Its file.
+        path: PathBuf,
+        /// The number of its form.
+        form: u32,
+    },
     /// Another process has the store open.
     #[error("the image store {root:?} is in use by another process")]
     InUse {

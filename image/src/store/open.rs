@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::catalog::Catalog;
 use super::config::ImageStoreConfig;
-use super::db::{Change, Db};
+use super::db::{Change, Db, OpenError};
 use super::error::StoreError;
 use super::layers::Directories;
 use super::sync::Syncer;
@@ -96,18 +96,30 @@ fn open_database(root: &Path) -> Result<Db, StoreError> {
         path: path.clone(),
         source: Box::new(source),
     };
-    match Db::open(&path) {
-        Ok(db) => Ok(db),
-        Err(redb::Error::DatabaseAlreadyOpen) => Err(StoreError::InUse {
+    let error = match Db::open(&path) {
+        Ok(db) => return Ok(db),
+        // Its images are whole, and its layers are mounted in containers that run.
+        Err(OpenError::Newer { form }) => return Err(StoreError::Newer { path, form }),
+        Err(OpenError::Database(error)) => error,
+    };
+    match error {
+        redb::Error::DatabaseAlreadyOpen => Err(StoreError::InUse {
             root: root.to_owned(),
         }),
         // The file is fine, the system is not: setting it aside would lose it for nothing.
-        Err(error @ redb::Error::Io(_)) if !is_damage(&error) => Err(failed(error)),
-        Err(error) => {
+        redb::Error::Io(_) if !is_damage(&error) => Err(failed(error)),
+        redb::Error::UpgradeRequired(_) => Err(failed(error)),
+        error => {
             let aside = root.join(format!("{DATABASE}.damaged"));
             tracing::error!(%error, ?aside, "the image database is damaged; it is set aside, and images must be pulled again");
             std::fs::rename(&path, &aside).map_err(|error| io_error("set aside", &path, error))?;
-            Db::open(&path).map_err(failed)
+            Db::open(&path).map_err(|error| match error {
+                OpenError::Newer { form } => StoreError::Newer {
+                    path: path.clone(),
+                    form,
+                },
+                OpenError::Database(error) => failed(error),
+            })
         }
     }
 }

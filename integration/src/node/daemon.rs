@@ -16,7 +16,7 @@ use podwright_cri_api::client::{self, Client};
 use tokio::{process::Child, time::timeout};
 
 use super::{
-    CgroupDriver, Disk, DiskSize, Slot, deadline,
+    Build, CgroupDriver, Disk, DiskSize, Slot, deadline,
     launch::{Files, launch_under},
     reclaim,
 };
@@ -37,6 +37,7 @@ pub enum RunDirectory {
 pub struct Daemon {
     slot: Slot,
     disk: Option<Disk>,
+    build: Build,
     child: Option<Child>,
     client: Client,
 }
@@ -98,16 +99,22 @@ impl Daemon {
     ) -> Result<Self> {
         registry.write_hosts(&slot.path("hosts"))?;
         write_configuration(&slot, sections)?;
-        let child = launch(&slot, &[]).await?;
+        let child = launch(&slot, Build::Tested, &[]).await?;
         let client = client::connect(slot.path("run/cri.sock"))
             .await
             .with_context(|| format!("connecting to the daemon that said READY\n{}", log(&slot)))?;
         Ok(Self {
             slot,
             disk,
+            build: Build::Tested,
             child: Some(child),
             client,
         })
+    }
+
+    /// Of which build it is from its next start on.
+    pub fn set_build(&mut self, build: Build) {
+        self.build = build;
     }
 
     /// Starts the daemon again after it was killed or terminated, and waits until it is ready.
@@ -116,7 +123,7 @@ impl Daemon {
     /// As for [`start`](Self::start).
     pub async fn restart(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the daemon still runs");
-        self.child = Some(launch(&self.slot, &[]).await?);
+        self.child = Some(launch(&self.slot, self.build, &[]).await?);
         Ok(())
     }
 
@@ -126,7 +133,7 @@ impl Daemon {
     /// As for [`start`](Self::start).
     pub async fn restart_under(&mut self, wrapper: &[&str]) -> Result<()> {
         ensure!(self.child.is_none(), "the daemon still runs");
-        self.child = Some(launch(&self.slot, wrapper).await?);
+        self.child = Some(launch(&self.slot, self.build, wrapper).await?);
         Ok(())
     }
 
@@ -277,13 +284,13 @@ fn configuration(slot: &Slot) -> String {
 }
 
 /// Starts the slot's daemon behind the words of `wrapper`, if there are any, and waits until it is ready.
-async fn launch(slot: &Slot, wrapper: &[&str]) -> Result<Child> {
+async fn launch(slot: &Slot, build: Build, wrapper: &[&str]) -> Result<Child> {
     let files = Files {
         configuration: slot.path("podwright.toml"),
         log: slot.path("daemon.log"),
         notify: slot.path("notify.sock"),
     };
-    launch_under(wrapper, &files).await
+    launch_under(wrapper, &files, build).await
 }
 
 fn log(slot: &Slot) -> String {

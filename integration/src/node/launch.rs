@@ -15,10 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::deadline;
-
-/// The environment variable that names the program under test.
-const VARIABLE: &str = "PODWRIGHT_BINARY";
+use super::{Build, deadline};
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -36,14 +33,14 @@ pub struct Files {
 /// # Errors
 /// When the program is not built, or ends or hangs before it is ready; with its log.
 pub async fn launch(files: &Files) -> Result<Child> {
-    launch_under(&[], files).await
+    launch_under(&[], files, Build::Tested).await
 }
 
-/// The same by a program that becomes what its further arguments name, such as `aa-exec -p PROFILE --`.
+/// The same of a build, by a program that becomes what its further arguments name, such as `aa-exec -p PROFILE --`.
 ///
 /// # Errors
 /// As for [`launch`].
-pub(super) async fn launch_under(wrapper: &[&str], files: &Files) -> Result<Child> {
+pub(super) async fn launch_under(wrapper: &[&str], files: &Files, build: Build) -> Result<Child> {
     let notify = &files.notify;
     let _ = fs::remove_file(notify);
     let ready =
@@ -52,7 +49,7 @@ pub(super) async fn launch_under(wrapper: &[&str], files: &Files) -> Result<Chil
         .create(true)
         .append(true)
         .open(&files.log)?;
-    let program = program()?;
+    let program = build.program()?;
     let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
     words.push(program.clone().into());
     let mut child = Command::new(&words[0])
@@ -60,6 +57,7 @@ pub(super) async fn launch_under(wrapper: &[&str], files: &Files) -> Result<Chil
         .args(["runtime", "--config"])
         .arg(&files.configuration)
         .env("NOTIFY_SOCKET", notify)
+        .envs(build.environment())
         .stdin(Stdio::null())
         .stdout(stderr.try_clone()?)
         .stderr(stderr)
@@ -97,25 +95,4 @@ async fn wait_ready(socket: &UnixDatagram) -> Result<()> {
             return Ok(());
         }
     }
-}
-
-/// `$PODWRIGHT_BINARY`, or the one that cargo put beside this test.
-fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(VARIABLE) {
-        return Ok(path.into());
-    }
-    let own = std::env::current_exe().context("finding the directory of this program")?;
-    let near = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join("podwright"));
-    near.into_iter()
-        .find(|path| path.is_file())
-        .with_context(|| {
-            format!(
-                "no podwright beside {}: run `cargo build -p podwright`, or set {VARIABLE}",
-                own.display()
-            )
-        })
 }

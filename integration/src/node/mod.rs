@@ -4,6 +4,7 @@
 //! cgroup) comes from a numbered [`Slot`] that no other test process holds, so tests run side by side,
 //! and what a crashed run left in its slot is cleared by the next one that takes it.
 
+mod build;
 mod cgroup_driver;
 mod daemon;
 mod disk;
@@ -17,6 +18,7 @@ mod wait;
 
 use anyhow::{Context as _, Result};
 
+pub use build::Build;
 pub use cgroup_driver::CgroupDriver;
 pub use daemon::{Daemon, RunDirectory};
 pub use disk::{Disk, DiskSize, Shortage};

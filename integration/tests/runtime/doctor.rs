@@ -6,14 +6,14 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 use podwright_cri_api::v1::StatusRequest;
-use podwright_integration::node::{Build, Node, program};
+use podwright_integration::node::{Build, Node};
 use serde_json::Value;
 
 /// No line is longer: what terminals show.
 const WIDTH: usize = 100;
 
 fn doctor(arguments: &[&str], configuration: &Path) -> Result<Output> {
-    let output = Command::new(program(Build::Tested)?)
+    let output = Command::new(Build::Tested.program()?)
         .args(["doctor", "--config"])
         .arg(configuration)
         .args(arguments)

@@ -1,6 +1,7 @@
 //! A log file that survives a full disk.
 
 use crate::log::line::{Prefixes, StreamName};
+use podwright_pause::protocol::LogState;
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 
@@ -11,6 +12,10 @@ pub(crate) struct LogFile {
     lost: u64,
     /// A half record could not be taken back; the next write must end its line first.
     torn: bool,
+    /// None as long as nothing was ever lost.
+    state: Option<LogState>,
+    /// Whether the state has changed since it was last told.
+    is_news: bool,
 }
 
 impl LogFile {
@@ -19,6 +24,8 @@ impl LogFile {
             file,
             lost: 0,
             torn: false,
+            state: None,
+            is_news: false,
         }
     }
 
@@ -26,6 +33,18 @@ impl LogFile {
     pub(crate) fn replace(&mut self, file: File) {
         self.file = file;
         self.torn = false;
+    }
+
+    /// Whether records get into it; none when all ever did.
+    pub(crate) fn state(&self) -> Option<LogState> {
+        self.state.clone()
+    }
+
+    /// The state, when it has changed since this was last asked.
+    pub(crate) fn news(&mut self) -> Option<LogState> {
+        std::mem::take(&mut self.is_news)
+            .then(|| self.state.clone())
+            .flatten()
     }
 
     /// Writes whole records; `now` stamps a record about earlier losses.
@@ -49,6 +68,9 @@ impl LogFile {
         record.push(b'\n');
         let told = self.write_or_take_back(&record) == 0;
         if told {
+            if self.lost > 0 {
+                self.change(LogState::Resumed { lost: self.lost });
+            }
             self.lost = 0;
             self.torn = false;
         }
@@ -60,10 +82,16 @@ impl LogFile {
         let mut done = 0;
         while done < records.len() {
             match self.file.write(&records[done..]) {
-                Ok(0) => break,
+                Ok(0) => {
+                    self.fail(libc::EIO);
+                    break;
+                }
                 Ok(count) => done += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
+                Err(error) => {
+                    self.fail(error.raw_os_error().unwrap_or(libc::EIO));
+                    break;
+                }
             }
         }
         if done == records.len() {
@@ -77,6 +105,17 @@ impl LogFile {
             self.take_back((done - whole) as u64);
         }
         (records.len() - whole) as u64
+    }
+
+    fn fail(&mut self, errno: i32) {
+        if !matches!(self.state, Some(LogState::Failing { .. })) {
+            self.change(LogState::Failing { errno });
+        }
+    }
+
+    fn change(&mut self, state: LogState) {
+        self.state = Some(state);
+        self.is_news = true;
     }
 
     fn take_back(&mut self, count: u64) {

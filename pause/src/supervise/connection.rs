@@ -6,6 +6,7 @@ use crate::attach::Client;
 use crate::fault::Fault;
 use crate::sys::{Errno, process, socket};
 use podwright_pause::protocol::{Answer, MAX_PACKET, Message, Request, RequestId, Stage};
+use podwright_pause::version::Version;
 use podwright_pause::wire::{DecodeError, Reader, Wire};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -15,12 +16,16 @@ pub(super) struct Connection {
     socket: OwnedFd,
     /// It has said Hello, and is told of exits.
     pub(super) greeted: bool,
+    /// What is spoken with it.
+    pub(super) version: Version,
 }
 
 /// Who gets an answer.
 #[derive(Clone, Copy)]
 pub(super) struct Asker {
     pub(super) connection: u32,
+    /// What is spoken with it.
+    pub(super) version: Version,
     pub(super) request: RequestId,
 }
 
@@ -36,9 +41,11 @@ impl Asker {
 
 impl Connection {
     /// Sends without waiting. A peer that leaves some hundred answers unread is broken: it is cut off, and may connect
-    /// again and list.
+    /// again and list. What it does not know it is not told.
     pub(super) fn send(&self, message: &Message<Answer>, fds: &[OwnedFd]) -> Result<(), Errno> {
-        let mut packet = message.to_bytes();
+        let Ok(mut packet) = message.to_known_bytes_of(self.version) else {
+            return Ok(());
+        };
         if packet.len() > MAX_PACKET {
             let fault = Fault::new("answer", b"", libc::EMSGSIZE);
             packet = Message {
@@ -73,6 +80,7 @@ impl Supervisor {
                 serial,
                 socket,
                 greeted: false,
+                version: Version::FIRST,
             });
         }
     }
@@ -86,6 +94,7 @@ impl Supervisor {
         else {
             return;
         };
+        let version = connection.version;
         let packet = self.packet.bytes();
         let received = match socket::receive(connection.socket.as_fd(), packet) {
             Err(Errno(libc::EAGAIN | libc::EINTR)) => return,
@@ -96,12 +105,13 @@ impl Supervisor {
         let bytes = &packet[..received.length];
         let asker = Asker {
             connection: serial,
-            request: RequestId::get(&mut Reader::new(bytes)).unwrap_or(0),
+            version,
+            request: RequestId::get(&mut Reader::new(bytes, version)).unwrap_or(0),
         };
         let request = if received.truncated {
             Err(DecodeError::Truncated)
         } else {
-            Message::<Request>::from_bytes(bytes)
+            Message::<Request>::from_bytes_of(bytes, version)
         };
         if received.length > PACKET_KEPT {
             self.packet.release();

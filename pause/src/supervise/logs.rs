@@ -1,7 +1,8 @@
 //! Streams that have something, and their ends.
 
-use super::Supervisor;
-use crate::log::{DRAIN_LIMIT, Progress, StreamName};
+use super::{Container, Supervisor};
+use crate::log::{DRAIN_LIMIT, LogFile, Progress, StreamName};
+use podwright_pause::protocol::Answer;
 
 impl Supervisor {
     /// Copies one batch: each ready stream gets its turn.
@@ -31,6 +32,19 @@ impl Supervisor {
                 self.epoll.remove(stream.source());
                 self.end_for_clients(serial, Some(name));
             }
+        }
+        self.tell_log(serial);
+    }
+
+    /// Tells whether a container's log has begun to fail or works again.
+    fn tell_log(&mut self, serial: u32) {
+        let is_it = |container: &&mut Container| container.serial == serial;
+        let Some(container) = self.containers.iter_mut().find(is_it) else {
+            return;
+        };
+        if let Some(state) = container.log.as_mut().and_then(LogFile::news) {
+            let container = container.id.clone();
+            self.tell_all(Answer::Log { container, state });
         }
     }
 
@@ -64,5 +78,6 @@ impl Supervisor {
             stream.flush(log, buffers);
             true
         });
+        self.tell_log(serial);
     }
 }

@@ -62,6 +62,9 @@ impl Container {
             pid: self.pid,
             started_at: self.started_at,
             exit,
+            log: self.log.as_ref().and_then(LogFile::state),
+            #[cfg(feature = "next-protocol")]
+            rehearsal: podwright_pause::protocol::REHEARSAL.into(),
         }
     }
 }

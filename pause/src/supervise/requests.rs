@@ -8,8 +8,10 @@ use crate::log::StreamName;
 use crate::sandbox::Sandbox;
 use crate::sys::{process, socket, terminal};
 use podwright_pause::protocol::{
-    Answer, Failure, Request, SandboxPlan, SandboxState, Stage, StreamChoice, Target, VERSION,
+    Answer, Failure, REFUSED_VERSION, Request, SandboxPlan, SandboxState, Stage, StreamChoice,
+    Target,
 };
+use podwright_pause::version::{Version, Versions};
 use podwright_pause::wire::Bytes;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,7 +44,7 @@ impl Supervisor {
                 Ok(()) => return,
                 Err(failure) => Err(failure),
             },
-            Request::Hello { .. } => self.hello(asker),
+            Request::Hello { version } => self.hello(asker, version),
             Request::Init { sandbox } => self.init(&sandbox),
             Request::Signal { target, signal } => self.signal(&target, signal),
             Request::ReopenLog { container } => self.reopen_log(&container, fds),
@@ -86,6 +88,8 @@ impl Supervisor {
                 self.end_stdin(asker.client(client));
                 done()
             }
+            #[cfg(feature = "next-protocol")]
+            Request::Rehearse { text } => Ok((Answer::Rehearsed { text }, Vec::new())),
             Request::Detach { client } => {
                 self.detach(asker.client(client));
                 done()
@@ -97,13 +101,19 @@ impl Supervisor {
         }
     }
 
-    fn hello(&mut self, asker: Asker) -> Reply {
+    fn hello(&mut self, asker: Asker, theirs: Version) -> Reply {
+        let spoken = Versions::spoken();
+        let version = spoken.with(theirs).ok_or_else(|| {
+            let range = spoken.to_string();
+            refuse(REFUSED_VERSION, range.as_bytes(), libc::EPROTONOSUPPORT)
+        })?;
         if let Some(connection) = self
             .connections
             .iter_mut()
             .find(|connection| connection.serial == asker.connection)
         {
             connection.greeted = true;
+            connection.version = version;
         }
         let sandbox = match self.phase {
             Phase::Made(_) | Phase::Leaving(_) => SandboxState::Made,
@@ -111,7 +121,7 @@ impl Supervisor {
         };
         Ok((
             Answer::Hello {
-                version: VERSION,
+                version,
                 pid: std::process::id(),
                 sandbox,
             },

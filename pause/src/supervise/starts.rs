@@ -47,7 +47,7 @@ impl Supervisor {
         if known {
             return Err(refuse("container exists", &id.0, libc::EEXIST));
         }
-        let plan = launch::decode(plan, &mut fds).map_err(request)?;
+        let plan = launch::decode(plan, asker.version, &mut fds).map_err(request)?;
         check_namespaces(&plan, libc::CLONE_NEWNS)?;
         let passed_namespace = match plan.pid_namespace {
             PidNamespace::Passed if fds.is_empty() => {
@@ -94,7 +94,7 @@ impl Supervisor {
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
         let sandbox = self.sandbox()?;
-        let plan = launch::decode(plan, &mut fds).map_err(request)?;
+        let plan = launch::decode(plan, asker.version, &mut fds).map_err(request)?;
         check_namespaces(&plan, 0)?;
         if matches!(plan.stdio, Stdio::Log { .. }) {
             return Err(refuse("exec with a log", &id.0, libc::EINVAL));

@@ -11,6 +11,7 @@ use nix::sys::socket::{
 };
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::*;
+use podwright_pause::version::Version;
 use podwright_pause::wire::{Bytes, Wire};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -80,6 +81,7 @@ impl Pause {
             socket,
             next: 0,
             told: VecDeque::new(),
+            logs: Vec::new(),
         }
     }
 
@@ -104,12 +106,17 @@ impl Pause {
     /// A connection that has said Hello.
     pub fn client(&self) -> Client {
         let mut client = self.connect();
-        let (answer, _) = client.ask(&Request::Hello { version: VERSION }, &[]);
+        let (answer, _) = client.ask(
+            &Request::Hello {
+                version: Version::NEWEST,
+            },
+            &[],
+        );
         assert!(
             matches!(
                 answer,
                 Answer::Hello {
-                    version: VERSION,
+                    version: Version::NEWEST,
                     ..
                 }
             ),
@@ -170,6 +177,7 @@ pub struct Client {
     socket: OwnedFd,
     next: u64,
     told: VecDeque<Answer>,
+    logs: Vec<(Bytes, LogState)>,
 }
 
 impl Client {
@@ -258,6 +266,11 @@ impl Client {
         }
     }
 
+    /// What was told of logs before the exits that were waited for.
+    pub fn told_logs(&mut self) -> Vec<(Bytes, LogState)> {
+        std::mem::take(&mut self.logs)
+    }
+
     /// Waits for an exit.
     pub fn exit_of(&mut self, wanted: &Target) -> Exit {
         loop {
@@ -271,6 +284,7 @@ impl Client {
             };
             match told {
                 Answer::Exited { target, exit } if target == *wanted => return exit,
+                Answer::Log { container, state } => self.logs.push((container, state)),
                 _ => {}
             }
         }

@@ -37,12 +37,15 @@ pub(super) fn apparmor(_: &Machine) -> Seen {
     match AppArmor::seen().default_profile() {
         Ok(Some(name)) => Seen::there(tried, format!("enabled, and {name} is loaded")),
         Ok(None) => Seen::missing(tried, "AppArmor is not enabled"),
-        Err(AppArmorError::NoDefault { .. }) => match super::program("apparmor_parser") {
+        Err(AppArmorError::NoDefault { .. }) => match AppArmor::parser() {
             Some(parser) => {
                 let parser = parser.display();
                 Seen::there(tried, format!("enabled; the daemon loads it with {parser}"))
             }
-            None => Seen::missing(tried, "the profile is not loaded, and there is no apparmor_parser"),
+            None => Seen::missing(
+                tried,
+                "the profile is not loaded, and there is no apparmor_parser",
+            ),
         },
         Err(error) => Seen::missing(tried, chain(&error)),
     }

@@ -236,8 +236,8 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "systemd",
         since: "a program",
         need: Need::Optional,
-        without: "cgroups are made by the daemon itself",
-        remedy: "none is needed",
+        without: "the cgroup driver `systemd` cannot be used: cgroups are made by the daemon itself",
+        remedy: "none is needed with `cgroup.driver = \"cgroupfs\"`",
         look: cgroups::systemd,
     },
     Feature {

@@ -1,41 +1,34 @@
-//! A conversation with one pod's pause: requests with deadlines, and what it tells by itself.
+//! A conversation with one pod's pause: its beginning, requests with deadlines, and what it tells by itself.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::{
-    Answer, ContainerEntry, Exit, MAX_PACKET, MAX_PLAN, Message, PlanBytes, Request, RequestId,
-    SandboxState, Target, VERSION,
+    Answer, Exit, Failure, LogState, Message, REFUSED_VERSION, Request, RequestId, SandboxState,
+    Stage, Target,
 };
-use podwright_pause::wire::{Bytes, Wire};
+use podwright_pause::version::{Version, Versions};
+use podwright_pause::wire::DecodeError;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::error::PauseError;
 use super::program::Program;
 use super::reaping::{kill_and_reap, reap_at_end};
 use super::socket;
-use super::transport::{receive, send};
+use super::transport::{Received, receive, send};
 use crate::cgroup::Cgroup;
 use crate::ids::{ContainerId, SandboxId};
-use crate::sys;
 
 /// How long pause may take for what it does at once. A pause that is frozen or starved makes its own pod slow, and no other.
 pub(super) const PROMPT: Duration = Duration::from_secs(10);
 
 /// How long a pause that is found at start may take for its first answer before the start goes on without it.
 const AWAKE: Duration = Duration::from_secs(1);
-
-/// How long a launch may take: its mounts may wait for a remote file system.
-const LAUNCH: Duration = Duration::from_secs(120);
-
-/// Plans up to this size travel in the packet.
-const INLINE_PLAN: usize = MAX_PACKET - 1024;
 
 /// What pause tells by itself.
 #[derive(Debug)]
@@ -50,27 +43,35 @@ pub(crate) enum Event {
     Closed { sandbox: SandboxId },
 }
 
-type Reply = (Answer, Vec<OwnedFd>);
+pub(super) type Reply = (Answer, Vec<OwnedFd>);
 
 /// Who waits for what. Guards only the maps: never held across a system call or an await.
 #[derive(Default)]
 pub(super) struct Waiting {
-    requests: HashMap<RequestId, oneshot::Sender<Reply>>,
-    execs: HashMap<u64, oneshot::Sender<Exit>>,
+    requests: HashMap<RequestId, oneshot::Sender<Result<Reply, PauseError>>>,
+    pub(super) execs: HashMap<u64, oneshot::Sender<Exit>>,
     /// Attached clients, to be told that pause has dropped them.
     pub(super) clients: HashMap<u64, oneshot::Sender<()>>,
-    closed: bool,
+    pub(super) closed: bool,
 }
 
 /// A pod's pause process, spoken to by its socket.
 pub(crate) struct Pause {
     sandbox: SandboxId,
-    /// Told with the answer to the greeting.
-    pid: OnceLock<u32>,
+    /// Told with the answer to the greeting; nothing but a greeting or a good-bye is sent before.
+    greeted: SetOnce<Greeted>,
     socket: AsyncFd<OwnedFd>,
     pub(super) numbers: AtomicU64,
     waiting: Mutex<Waiting>,
     ended: CancellationToken,
+}
+
+/// What the answer to the greeting told.
+struct Greeted {
+    /// None when it has only refused to speak.
+    pid: Option<u32>,
+    /// The version that is spoken, if there is one; else those that pause speaks.
+    speaks: Result<Version, String>,
 }
 
 /// What [`Pause::connect`] found.
@@ -82,12 +83,8 @@ pub(crate) enum Greeting {
     Unfinished,
     /// No answer yet.
     Late,
-}
-
-/// What [`Pause::init`] made.
-pub(crate) struct Made {
-    /// The network namespace and a NETLINK_ROUTE socket inside, unless the pod has the host's.
-    pub(crate) network: Option<(OwnedFd, OwnedFd)>,
+    /// It speaks none of the versions that this daemon speaks: its pod lives, and can be stopped and removed.
+    Foreign,
 }
 
 impl Pause {
@@ -142,6 +139,10 @@ impl Pause {
             Ok(SandboxState::Made) => Ok((pause, Greeting::Made)),
             Ok(SandboxState::New) => Ok((pause, Greeting::Unfinished)),
             Err(PauseError::Deadline { .. }) => Ok((pause, Greeting::Late)),
+            Err(error @ PauseError::Version { .. }) => {
+                tracing::error!(sandbox = %pause.sandbox, error = %crate::error::chain(&error), "the pod runs on, and can only be stopped and removed");
+                Ok((pause, Greeting::Foreign))
+            }
             Err(error) => Err(error),
         }
     }
@@ -157,7 +158,7 @@ impl Pause {
             .map_err(error("reach"))?;
         let pause = Arc::new(Self {
             sandbox: sandbox.clone(),
-            pid: OnceLock::new(),
+            greeted: SetOnce::new(),
             socket: socket::watch(connection).map_err(error("watch"))?,
             numbers: AtomicU64::new(1),
             waiting: Mutex::default(),
@@ -173,170 +174,61 @@ impl Pause {
     }
 
     async fn greet(&self, deadline: Duration) -> Result<SandboxState, PauseError> {
-        let hello = Request::Hello { version: VERSION };
-        match self.request("Hello", deadline, hello, &[]).await? {
-            (Answer::Hello { sandbox, .. }, _) => Ok(sandbox),
-            _ => Err(PauseError::Protocol { request: "Hello" }),
+        let hello = Request::Hello {
+            version: Versions::spoken().newest,
+        };
+        match self.request("Hello", deadline, hello, &[]).await {
+            Ok((Answer::Hello { sandbox, .. }, _)) => {
+                let version = self.version("Hello", deadline).await?;
+                #[cfg(feature = "next-protocol")]
+                super::rehearsal::rehearse(self, version).await?;
+                tracing::debug!(sandbox = %self.sandbox, %version, "speaking to the pod's pause process");
+                Ok(sandbox)
+            }
+            Ok(_) => Err(PauseError::Protocol { request: "Hello" }),
+            // The answer was no greeting, and is kept as what it is: that there is no version for both.
+            Err(PauseError::Failed(failure)) if is_refusal(&failure) => {
+                self.version("Hello", deadline).await?;
+                Err(PauseError::Protocol { request: "Hello" })
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// The version that is spoken with it: known once it has answered the greeting.
+    pub(super) async fn version(
+        &self,
+        request: &'static str,
+        deadline: Duration,
+    ) -> Result<Version, PauseError> {
+        let greeted = async {
+            tokio::select! {
+                greeted = self.greeted.wait() => Ok(greeted.speaks.clone()),
+                () = self.ended.cancelled() => Err(PauseError::Gone),
+            }
+        };
+        let speaks = within(request, deadline, greeted).await??;
+        speaks.map_err(|theirs| PauseError::Version {
+            theirs,
+            ours: Versions::spoken(),
+        })
     }
 
     /// Its process id; none before it has answered for the first time.
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.pid.get().copied()
+        self.greeted.get()?.pid
     }
 
     /// Whether it has ever answered this daemon.
     pub(crate) fn has_answered(&self) -> bool {
-        self.pid.get().is_some()
+        self.greeted
+            .get()
+            .is_some_and(|greeted| greeted.speaks.is_ok())
     }
 
     /// Waits until the connection has closed: the pod has ended.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
-    }
-
-    /// Makes the sandbox.
-    pub(crate) async fn init(
-        &self,
-        sandbox: podwright_pause::protocol::SandboxPlan,
-    ) -> Result<Made, PauseError> {
-        match self
-            .request("Init", PROMPT, Request::Init { sandbox }, &[])
-            .await?
-        {
-            (Answer::Ready { .. }, descriptors) => {
-                let mut descriptors = descriptors.into_iter();
-                Ok(Made {
-                    network: descriptors.next().zip(descriptors.next()),
-                })
-            }
-            _ => Err(PauseError::Protocol { request: "Init" }),
-        }
-    }
-
-    /// Starts a container; its process id and start time.
-    pub(crate) async fn launch(
-        &self,
-        container: &ContainerId,
-        plan: &LaunchPlan,
-        log: BorrowedFd<'_>,
-    ) -> Result<(u32, i64), PauseError> {
-        let (plan, memfd) = carry(plan)?;
-        let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain([log]).collect();
-        let request = Request::Launch {
-            container: container.wire(),
-            plan,
-        };
-        match self
-            .request("Launch", LAUNCH, request, &descriptors)
-            .await?
-        {
-            (Answer::Launched { pid, at }, _) => Ok((pid, at)),
-            _ => Err(PauseError::Protocol { request: "Launch" }),
-        }
-    }
-
-    /// Starts a process in a container: its number and coming end. `streams` are its 0, 1 and 2, unless its plan gives it a
-    /// terminal.
-    pub(crate) async fn exec(
-        &self,
-        container: &ContainerId,
-        plan: &LaunchPlan,
-        streams: &[BorrowedFd<'_>],
-    ) -> Result<Exec, PauseError> {
-        let (plan, memfd) = carry(plan)?;
-        let descriptors: Vec<_> = memfd
-            .iter()
-            .map(AsFd::as_fd)
-            .chain(streams.iter().copied())
-            .collect();
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let (ended, end) = oneshot::channel();
-        self.waiting().execs.insert(number, ended);
-        let request = Request::Exec {
-            exec: number,
-            container: container.wire(),
-            plan,
-        };
-        match self.request("Exec", LAUNCH, request, &descriptors).await {
-            Ok((Answer::Launched { .. }, descriptors)) => Ok(Exec {
-                number,
-                end,
-                terminal: descriptors.into_iter().next(),
-            }),
-            other => {
-                self.waiting().execs.remove(&number);
-                Err(other
-                    .err()
-                    .unwrap_or(PauseError::Protocol { request: "Exec" }))
-            }
-        }
-    }
-
-    /// Sends a signal.
-    pub(crate) async fn signal(&self, target: Target, signal: i32) -> Result<(), PauseError> {
-        self.done("Signal", Request::Signal { target, signal }, &[])
-            .await
-    }
-
-    /// Goes on with the log in another file.
-    pub(crate) async fn reopen_log(
-        &self,
-        container: &ContainerId,
-        log: BorrowedFd<'_>,
-    ) -> Result<(), PauseError> {
-        self.done(
-            "ReopenLog",
-            Request::ReopenLog {
-                container: container.wire(),
-            },
-            &[log],
-        )
-        .await
-    }
-
-    /// Drops the record of an exited container.
-    pub(crate) async fn forget(&self, container: &ContainerId) -> Result<(), PauseError> {
-        self.done(
-            "Forget",
-            Request::Forget {
-                container: container.wire(),
-            },
-            &[],
-        )
-        .await
-    }
-
-    /// As [`Self::list`], however long it takes: for a pause that answers late.
-    pub(crate) async fn list_late(&self) -> Result<Vec<ContainerEntry>, PauseError> {
-        self.list_within(Duration::MAX).await
-    }
-
-    /// All containers that it has not forgotten.
-    pub(crate) async fn list(&self) -> Result<Vec<ContainerEntry>, PauseError> {
-        self.list_within(PROMPT).await
-    }
-
-    async fn list_within(&self, deadline: Duration) -> Result<Vec<ContainerEntry>, PauseError> {
-        match self.request("List", deadline, Request::List, &[]).await? {
-            (Answer::Containers { containers }, _) => Ok(containers),
-            _ => Err(PauseError::Protocol { request: "List" }),
-        }
-    }
-
-    /// Ends pause and everything that it started; returns when it is gone.
-    pub(crate) async fn shut_down(&self) -> Result<(), PauseError> {
-        match self
-            .request("Shutdown", PROMPT, Request::Shutdown, &[])
-            .await
-        {
-            Err(PauseError::Gone) => Ok(()),
-            Err(PauseError::Socket { .. }) if self.waiting().closed => Ok(()),
-            Ok(_) => Err(PauseError::Protocol {
-                request: "Shutdown",
-            }),
-            Err(error) => Err(error),
-        }
     }
 
     pub(super) async fn done(
@@ -368,15 +260,17 @@ impl Pause {
             waiting.requests.insert(id, sender);
         }
         let exchange = async {
-            send(&self.socket, &Message { id, body }, descriptors).await?;
-            answer.await.map_err(|_| PauseError::Gone)
+            let version = match body {
+                // The same in all versions, so that any daemon can end any pod.
+                Request::Hello { .. } | Request::Shutdown => Version::FIRST,
+                _ => self.version(name, Duration::MAX).await?,
+            };
+            send(&self.socket, &Message { id, body }, version, descriptors).await?;
+            answer.await.map_err(|_| PauseError::Gone)?
         };
-        let result = tokio::time::timeout(deadline, exchange).await;
+        let result = within(name, deadline, exchange).await;
         self.waiting().requests.remove(&id);
-        match result.map_err(|_| PauseError::Deadline {
-            request: name,
-            seconds: deadline.as_secs(),
-        })?? {
+        match result?? {
             (Answer::Failed { failure }, _) => Err(PauseError::Failed(failure)),
             reply => Ok(reply),
         }
@@ -389,8 +283,16 @@ impl Pause {
     /// Hands out what comes until the connection closes.
     async fn read(&self, events: &mpsc::UnboundedSender<Event>) {
         loop {
-            match receive(&self.socket).await {
-                Ok(Some((message, descriptors))) => self.dispatch(message, descriptors, events),
+            let version = self
+                .greeted
+                .get()
+                .and_then(|greeted| greeted.speaks.as_ref().ok().copied())
+                .unwrap_or(Version::FIRST);
+            match receive(&self.socket, version).await {
+                Ok(Some(Received::Message(message, descriptors))) => {
+                    self.dispatch(message, descriptors, events)
+                }
+                Ok(Some(Received::Broken(request, error))) => self.not_understood(request, error),
                 Ok(None) => break,
                 Err(error) => {
                     tracing::error!(sandbox = %self.sandbox, error = %crate::error::chain(&error), "giving up the pod's pause process");
@@ -410,6 +312,28 @@ impl Pause {
         let _ = events.send(Event::Closed {
             sandbox: self.sandbox.clone(),
         });
+    }
+
+    /// What it says cannot be read. Packets keep their bounds, so the next one can be; who asked is told.
+    fn not_understood(&self, request: RequestId, error: DecodeError) {
+        let error = PauseError::Decode(error);
+        tracing::error!(sandbox = %self.sandbox, request, error = %crate::error::chain(&error), "a message of the pod's pause process is passed over");
+        let waiter = self.waiting().requests.remove(&request);
+        // Nobody waits for a request whose deadline has passed.
+        let _ = waiter.map(|waiter| waiter.send(Err(error)));
+    }
+
+    /// Takes in that a container's log began to fail, or works again.
+    pub(super) fn log_changed(&self, container: &str, state: &LogState) {
+        match state {
+            LogState::Failing { errno } => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                tracing::warn!(sandbox = %self.sandbox, container, %error, "the container's log cannot be written: what it says is lost");
+            }
+            LogState::Resumed { lost } => {
+                tracing::warn!(sandbox = %self.sandbox, container, lost, "the container's log is written again; bytes were lost");
+            }
+        }
     }
 
     fn dispatch(
@@ -449,42 +373,57 @@ impl Pause {
                 // Nobody waits for a client that is going.
                 let _ = client.map(|client| client.send(()));
             }
+            Answer::Log { container, state } => {
+                self.log_changed(&String::from_utf8_lossy(&container.0), &state);
+            }
             answer => {
-                if let Answer::Hello { pid, .. } = &answer {
-                    self.pid.get_or_init(|| *pid);
+                if let Some(greeted) = greeted(&answer) {
+                    // A second answer tells nothing new.
+                    let _ = self.greeted.set(greeted);
                 }
                 let waiter = self.waiting().requests.remove(&message.id);
                 // Nobody waits for a request whose deadline has passed.
-                let _ = waiter.map(|waiter| waiter.send((answer, descriptors)));
+                let _ = waiter.map(|waiter| waiter.send(Ok((answer, descriptors))));
             }
         }
     }
 }
 
-/// A process that runs in a container.
-pub(crate) struct Exec {
-    /// For signals.
-    pub(crate) number: u64,
-    /// Comes when it ends; an error when pause ends first.
-    pub(crate) end: oneshot::Receiver<Exit>,
-    /// Its terminal's master, if its plan gives it one.
-    pub(crate) terminal: Option<OwnedFd>,
+/// What an answer tells of pause itself, if it is one to a greeting.
+fn greeted(answer: &Answer) -> Option<Greeted> {
+    match answer {
+        Answer::Hello { pid, version, .. } => Some(Greeted {
+            pid: Some(*pid),
+            speaks: Versions::spoken()
+                .with(*version)
+                .ok_or_else(|| version.to_string()),
+        }),
+        Answer::Failed { failure } if is_refusal(failure) => Some(Greeted {
+            pid: None,
+            speaks: Err(String::from_utf8_lossy(&failure.subject.0).into_owned()),
+        }),
+        _ => None,
+    }
 }
 
-fn carry(plan: &LaunchPlan) -> Result<(PlanBytes, Option<OwnedFd>), PauseError> {
-    let bytes = plan.to_bytes();
-    match bytes.len() {
-        length if length > MAX_PLAN => Err(PauseError::PlanTooLong { length }),
-        length if length > INLINE_PLAN => {
-            let memfd = sys::sealed_memfd("podwright-plan", &bytes).map_err(|source| {
-                PauseError::Socket {
-                    action: "write a plan for",
-                    source,
-                }
-            })?;
-            let length = u32::try_from(length).map_err(|_| PauseError::PlanTooLong { length })?;
-            Ok((PlanBytes::Memfd { length }, Some(memfd)))
-        }
-        _ => Ok((PlanBytes::Inline { plan: Bytes(bytes) }, None)),
-    }
+/// Whether pause speaks no version that is as old as this daemon's newest.
+fn is_refusal(failure: &Failure) -> bool {
+    failure.stage == Stage::Request
+        && failure.errno == libc::EPROTONOSUPPORT
+        && failure.call == REFUSED_VERSION.into()
+}
+
+/// Waits for the answer to a request.
+async fn within<T>(
+    request: &'static str,
+    deadline: Duration,
+    answer: impl Future<Output = T>,
+) -> Result<T, PauseError> {
+    let answered = tokio::time::timeout(deadline, answer).await;
+    answered.map_err(|_| PauseError::Deadline {
+        request,
+        seconds: deadline.as_secs(),
+    })
+}
+
 }

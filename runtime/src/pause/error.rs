@@ -3,7 +3,8 @@
 use std::io;
 
 use podwright_pause::protocol::{Failure, MAX_PLAN, Stage};
-use podwright_pause::wire::{Bytes, DecodeError};
+use podwright_pause::version::{Version, Versions};
+use podwright_pause::wire::{Bytes, DecodeError, Newer};
 
 use super::program::ProgramError;
 
@@ -41,6 +42,30 @@ pub(crate) enum PauseError {
         /// What was asked.
         request: &'static str,
     },
+    /// There is no version of the protocol that both speak.
+    #[error(
+        "the pod's pause process speaks version {theirs} of the protocol, and this daemon {ours}: \
+         stop and remove the pod, or go on with the version of podwright that made it"
+    )]
+    Version {
+        /// What it says that it speaks.
+        theirs: String,
+        /// What this daemon speaks.
+        ours: Versions,
+    },
+    /// It was made by an older version, which does not have what is asked.
+    #[error(
+        "the pod was made by an older version of podwright: its pause process speaks version {speaks} of the protocol, and \
+         {what} is there since version {since}; make the pod anew"
+    )]
+    Older {
+        /// The version that is spoken with it.
+        speaks: Version,
+        /// What it does not know.
+        what: &'static str,
+        /// The version that it would have to speak.
+        since: Version,
+    },
     /// Its bytes did not decode.
     #[error("the pod's pause process sent a broken message")]
     Decode(#[source] DecodeError),
@@ -58,6 +83,15 @@ pub(crate) enum PauseError {
 }
 
 impl PauseError {
+    /// That a message cannot be told in this version.
+    pub(super) fn older(newer: Newer, speaks: Version) -> Self {
+        Self::Older {
+            speaks,
+            what: newer.what,
+            since: newer.since,
+        }
+    }
+
     /// The errno of what failed in pause or its child.
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {

@@ -4,11 +4,15 @@ mod connection;
 mod error;
 mod program;
 mod reaping;
+#[cfg(feature = "next-protocol")]
+mod rehearsal;
+mod requests;
 mod socket;
 mod streams;
 mod transport;
 
-pub(crate) use connection::{Event, Exec, Greeting, Made, Pause};
+pub(crate) use connection::{Event, Greeting, Pause};
 pub(crate) use error::PauseError;
 pub(crate) use program::{Program, ProgramError};
+pub(crate) use requests::{Exec, Made};
 pub(crate) use streams::{Client, ClientStreams, Left};

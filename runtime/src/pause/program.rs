@@ -57,6 +57,7 @@ impl Program {
         if std::fs::read(&path).ok().as_deref() != Some(BINARY) {
             write_program(&path).map_err(error("write the program", &path))?;
         }
+        remove_others(&directory, &path);
         let file =
             sys::open_read_only_view(&path).map_err(error("take a read-only view of", &path))?;
         let sockets = sys::open_directory(&sockets_path)
@@ -86,9 +87,13 @@ impl Program {
         group: Option<OwnedFd>,
     ) -> Result<Child, ProgramError> {
         // No pre_exec, no directory, no ids: std then uses posix_spawn, which does not copy the daemon's page tables.
-        Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
-            .arg0(format!("podwright-pause {id}"))
-            .env_clear()
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        command.arg0(format!("podwright-pause {id}")).env_clear();
+        #[cfg(feature = "next-protocol")]
+        command.envs(
+            std::env::vars().filter(|(name, _)| name == podwright_pause::version::TEST_VARIABLE),
+        );
+        command
             .stdin(Stdio::from(listener))
             .stdout(group.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::null())
@@ -122,6 +127,20 @@ impl Program {
 fn private_directory(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Removes the programs of other versions. A pause that runs keeps its file, and needs no name of it.
+fn remove_others(directory: &Path, own: &Path) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path != own
+            && name.starts_with("pause-")
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove the pause program of another version");
+        }
+    }
 }
 
 fn write_program(path: &Path) -> io::Result<()> {

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use podwright_pause::protocol::{Answer, MAX_PACKET, Message, Request};
-use podwright_pause::wire::{DecodeError, Wire};
+use podwright_pause::protocol::{Answer, MAX_PACKET, Message, Request, RequestId};
+use podwright_pause::version::Version;
+use podwright_pause::wire::{DecodeError, Reader, Wire};
 use tokio::io::unix::AsyncFd;
 
 use super::error::PauseError;
@@ -19,9 +20,12 @@ thread_local! {
 pub(super) async fn send(
     socket: &AsyncFd<OwnedFd>,
     message: &Message<Request>,
+    version: Version,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), PauseError> {
-    let packet = message.to_bytes();
+    let packet = message
+        .to_bytes_of(version)
+        .map_err(|newer| PauseError::older(newer, version))?;
     loop {
         let mut ready = socket
             .writable()
@@ -42,38 +46,44 @@ pub(super) async fn send(
     }
 }
 
-/// A decoded packet: none when the peer has closed.
-type Received = Option<(Result<Message<Answer>, DecodeError>, Vec<OwnedFd>)>;
+/// A packet.
+pub(super) enum Received {
+    Message(Message<Answer>, Vec<OwnedFd>),
+    /// It does not decode; the number that it begins with, if it is that long.
+    Broken(RequestId, DecodeError),
+}
 
-fn receive_now(socket: &OwnedFd) -> io::Result<Received> {
+/// None when the peer has closed.
+fn receive_now(socket: &OwnedFd, version: Version) -> io::Result<Option<Received>> {
     PACKET.with_borrow_mut(|buffer| {
-        let packet = socket::receive(socket, buffer)?;
-        Ok(packet.map(|packet| {
-            (
-                Message::from_bytes(&buffer[..packet.length]),
-                packet.descriptors,
-            )
+        let Some(packet) = socket::receive(socket, buffer)? else {
+            return Ok(None);
+        };
+        let bytes = &buffer[..packet.length];
+        Ok(Some(match Message::from_bytes_of(bytes, version) {
+            Ok(message) => Received::Message(message, packet.descriptors),
+            Err(error) => {
+                let number = RequestId::get(&mut Reader::new(bytes, version));
+                Received::Broken(number.unwrap_or_default(), error)
+            }
         }))
     })
 }
 
 pub(super) async fn receive(
     socket: &AsyncFd<OwnedFd>,
-) -> Result<Option<(Message<Answer>, Vec<OwnedFd>)>, PauseError> {
+    version: Version,
+) -> Result<Option<Received>, PauseError> {
     let error = |source: io::Error| PauseError::Socket {
         action: "read from",
         source,
     };
-    let received = loop {
+    loop {
         let mut ready = socket.readable().await.map_err(error)?;
-        match ready.try_io(|fd| receive_now(fd.get_ref())) {
-            Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionReset => break None,
-            Ok(received) => break received.map_err(error)?,
+        match ready.try_io(|fd| receive_now(fd.get_ref(), version)) {
+            Ok(Err(source)) if source.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Ok(received) => return received.map_err(error),
             Err(_would_block) => {}
         }
-    };
-    let Some((message, descriptors)) = received else {
-        return Ok(None);
-    };
-    Ok(Some((message.map_err(PauseError::Decode)?, descriptors)))
+    }
 }

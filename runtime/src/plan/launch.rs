@@ -94,6 +94,8 @@ pub(crate) fn launch_plan(inputs: &LaunchInputs<'_>) -> Result<LaunchPlan, CallE
                 stdin: inputs.stdin.clone(),
             }
         },
+        #[cfg(feature = "next-protocol")]
+        rehearsal: Bytes::default(),
     })
 }
 
@@ -119,6 +121,8 @@ pub(crate) fn exec_plan(
             ..container.process.clone()
         },
         stdio: Stdio::Passed,
+        #[cfg(feature = "next-protocol")]
+        rehearsal: Bytes::default(),
     }
 }
 

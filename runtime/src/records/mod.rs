@@ -5,6 +5,11 @@
 //! one or none. Nothing is synced: after a power loss a torn record is recognized by its checksum and dropped
 //! (docs/architecture.md, "Records").
 //!
+//! # Versions
+//! The body may get fields: who does not know them passes over them, and who misses them takes their defaults, so that a
+//! daemon reads the records of one before it and of one after it. Where that does not do, the form gets a new number, and a
+//! daemon that finds a number above its own does not start: to drop such a record would be to kill its pod.
+//!
 //! Facts are added, not changed: a container has a `record` from its creation, a `started` once it was started and an
 //! `exit` once it has ended. What holds now is what is there.
 
@@ -17,18 +22,23 @@ pub(crate) use container::{
 };
 pub(crate) use sandbox::{PodResourcesRecord, ReadyRecord, SandboxRecord, StoppedRecord};
 
+use std::cmp::Ordering;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-const MAGIC: &str = "podwright-record 1";
+/// What a record begins with, before the number of its form.
+const MAGIC: &str = "podwright-record ";
+
+/// The number of the form that is written here.
+const FORM: u32 = 1;
 
 /// Records are far smaller; a larger file is not one.
 const MAX_RECORD: u64 = 16 * 1024 * 1024;
 
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RecordError {
+pub enum RecordError {
     /// The system refused.
     #[error("cannot {action} the record {path}")]
     Io {
@@ -39,6 +49,17 @@ pub(crate) enum RecordError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// A later version has written it.
+    #[error(
+        "the record {path} has form {form}, and this version of podwright reads forms up to {FORM}: start the newer version \
+         that wrote it, and remove what it made before you go back; pods run on meanwhile"
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The number of its form.
+        form: u32,
     },
     /// The file is not what was written: a power loss, a full disk or another hand.
     #[error("the record {path} is damaged: {what}")]
@@ -93,9 +114,11 @@ pub(crate) trait Record: prost::Message + Default {
             Err(error) => return Err(io(error)),
         }
         let bytes = fs::read(&path).map_err(io)?;
-        decode(&bytes)
-            .map(Some)
-            .map_err(|what| RecordError::Damaged { path, what })
+        match decode(&bytes) {
+            Ok(record) => Ok(Some(record)),
+            Err(Unreadable::Newer(form)) => Err(RecordError::Newer { path, form }),
+            Err(Unreadable::Damaged(what)) => Err(RecordError::Damaged { path, what }),
+        }
     }
 
     /// Reads it as a start does, after which no torn one is there. What a torn one said is lost, but its file tells that
@@ -124,12 +147,32 @@ pub(crate) trait Record: prost::Message + Default {
 
 fn encode(message: &impl prost::Message) -> Vec<u8> {
     let body = message.encode_to_vec();
-    let mut out = format!("{MAGIC} {} {:08x}\n", body.len(), crc32fast::hash(&body)).into_bytes();
+    let mut out = header(FORM, &body).into_bytes();
+    out.push(b'\n');
     out.extend_from_slice(&body);
     out
 }
 
-fn decode<T: prost::Message + Default>(bytes: &[u8]) -> Result<T, String> {
+fn header(form: u32, body: &[u8]) -> String {
+    format!("{MAGIC}{form} {} {:08x}", body.len(), crc32fast::hash(body))
+}
+
+/// Why bytes are no record.
+#[derive(Debug, PartialEq, Eq)]
+enum Unreadable {
+    /// They are whole, and of this form.
+    Newer(u32),
+    /// How it shows that they are not whole.
+    Damaged(String),
+}
+
+impl From<&str> for Unreadable {
+    fn from(what: &str) -> Self {
+        Self::Damaged(what.to_owned())
+    }
+}
+
+fn decode<T: prost::Message + Default>(bytes: &[u8]) -> Result<T, Unreadable> {
     let end = bytes
         .iter()
         .take(80)
@@ -137,14 +180,22 @@ fn decode<T: prost::Message + Default>(bytes: &[u8]) -> Result<T, String> {
         .ok_or("it has no header")?;
     let (header, body) = (&bytes[..end], &bytes[end + 1..]);
     let header = str::from_utf8(header).map_err(|_| "its header is not text")?;
-    let fields = header.strip_prefix(MAGIC).ok_or("its header is unknown")?;
-    let expected = format!(" {} {:08x}", body.len(), crc32fast::hash(body));
-    if fields != expected {
-        return Err(format!(
-            "its header says{fields}, its contents say{expected}"
-        ));
+    let form = header.strip_prefix(MAGIC);
+    let form = form.and_then(|fields| fields.split(' ').next()?.parse().ok());
+    let form: u32 = form.ok_or("its header is unknown")?;
+    // Every form begins like this: a number that a power loss has left is not taken for a newer form.
+    let expected = self::header(form, body);
+    if header != expected {
+        return Err(Unreadable::Damaged(format!(
+            "its header says {header}, its contents say {expected}"
+        )));
     }
-    T::decode(body).map_err(|error| error.to_string())
+    match form.cmp(&FORM) {
+        Ordering::Less => return Err("its form is unknown".into()),
+        Ordering::Equal => {}
+        Ordering::Greater => return Err(Unreadable::Newer(form)),
+    }
+    T::decode(body).map_err(|error| Unreadable::Damaged(error.to_string()))
 }
 
 #[cfg(test)]
@@ -212,6 +263,43 @@ mod tests {
         fs::write(&path, &whole).unwrap();
         let read = ExitRecord::recover(directory.path(), || None).unwrap();
         assert_eq!(read, Some(sample()));
+    }
+
+    #[test]
+    fn later_fields_are_passed_over_and_earlier_records_lack_them() {
+        /// The same record two versions apart.
+        #[derive(Clone, PartialEq, prost::Message)]
+        struct Later {
+            #[prost(int32, tag = "1")]
+            exit_code: i32,
+            #[prost(string, tag = "77")]
+            later: String,
+        }
+        let later = Later {
+            exit_code: 3,
+            later: "what only later daemons write".into(),
+        };
+        let read = decode::<ExitRecord>(&encode(&later)).unwrap();
+        assert_eq!(read.exit_code, 3);
+        let earlier = decode::<Later>(&encode(&sample())).unwrap();
+        assert_eq!((earlier.exit_code, earlier.later.as_str()), (137, ""));
+    }
+
+    #[test]
+    fn a_later_form_is_told_from_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(ExitRecord::FILE);
+        let body = b"what only later daemons read";
+        let whole = [header(2, body).as_bytes(), b"\n", body].concat();
+        fs::write(&path, &whole).unwrap();
+        let error = ExitRecord::read(directory.path()).unwrap_err();
+        assert!(
+            matches!(error, RecordError::Newer { form: 2, .. }),
+            "{error}"
+        );
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let error = ExitRecord::read(directory.path()).unwrap_err();
+        assert!(matches!(error, RecordError::Damaged { .. }), "{error}");
     }
 
     #[test]

@@ -41,20 +41,24 @@ pub(super) async fn stop_locked(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Res
         .into_iter()
         .filter(|container| container.is_running())
         .collect();
-    for container in &running {
-        if let Err(error) = pause
+    let mut killed = Vec::new();
+    for container in running {
+        let sent = pause
             .signal(
                 Target::Container {
                     id: container.id.wire(),
                 },
                 libc::SIGKILL,
             )
-            .await
-        {
-            tracing::debug!(sandbox = %sandbox.id, container = %container.id, error = %chain(&error), "not killed one by one");
+            .await;
+        match sent {
+            Ok(()) => killed.push(container),
+            Err(error) => {
+                tracing::debug!(sandbox = %sandbox.id, container = %container.id, error = %chain(&error), "not killed one by one");
+            }
         }
     }
-    for container in &running {
+    for container in killed {
         // One that does not go this way goes with its cgroup, below.
         let _ = tokio::time::timeout(KILLED, container.ended()).await;
     }

@@ -61,7 +61,7 @@ pub enum LoadError {
 }
 
 /// The first parser that is there.
-fn parser() -> Result<&'static Path, LoadError> {
+pub(super) fn parser() -> Result<&'static Path, LoadError> {
     let mut parsers = PARSERS.into_iter().map(Path::new);
     let found = parsers.find(|path| fs::metadata(path).is_ok_and(|file| file.is_file()));
     found.ok_or(LoadError::NoParser)

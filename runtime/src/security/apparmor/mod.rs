@@ -161,6 +161,11 @@ impl AppArmor {
         )
     }
 
+    /// What the daemon would load its default profile with.
+    pub fn parser() -> Option<&'static Path> {
+        load::parser().ok()
+    }
+
     fn at(enabled: &Path, profiles: &Path, profile: DefaultProfile) -> Self {
         let on = std::fs::read_to_string(enabled).is_ok_and(|text| text.starts_with('Y'));
         let kernel = match (on, profiles.exists()) {
