@@ -425,5 +425,3 @@ async fn within<T>(
         seconds: deadline.as_secs(),
     })
 }
-
-}
