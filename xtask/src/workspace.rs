@@ -59,6 +59,17 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
     // `cargo xtask` sets CARGO to the toolchain's own cargo.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    // What `cargo run` says of xtask itself: ring's build script looks at it, and would be run again, and all that depends on
+    // ring, each time that cargo is called now by xtask and now by hand.
+    for (name, _) in std::env::vars_os() {
+        let of_xtask = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if of_xtask
+            .iter()
+            .any(|start| name.to_string_lossy().starts_with(start))
+        {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

@@ -1,6 +1,6 @@
 //! What the runtime needs of this machine, what it makes use of, and what is missing: `podwright doctor`.
 //!
-//! The table of features ([`table`]) is the one that docs/kernel.md shows. Where it is cheap and harmless a feature is
+//! The table of features (`table.rs`) is the one that docs/kernel.md shows. Where it is cheap and harmless a feature is
 //! tried, with the code that the daemon uses; what is tried is made in namespaces and directories that end with it.
 
 mod calls;
