@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Machine, Seen};
+use super::{Machine, Seen, Verdict};
 use crate::cgroup::{Controller, Hierarchy, Version};
 use crate::error::chain;
+use crate::security::seccomp::KernelVersion;
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
@@ -89,17 +90,58 @@ pub(super) fn kill(machine: &Machine) -> Seen {
 
 pub(super) fn swap(machine: &Machine) -> Seen {
     with(machine, |hierarchy| {
-        file_of_a_group(
-            hierarchy,
-            &["memory.swap.max", "memory.memsw.limit_in_bytes"],
-        )
+        let of_controller = OfController {
+            files: &["memory.swap.max", "memory.memsw.limit_in_bytes"],
+            sign: "memory.max",
+            since: KernelVersion(4, 5),
+            configured: Path::new("/proc/swaps"),
+        };
+        of_controller.look(hierarchy)
     })
 }
 
 pub(super) fn burst(machine: &Machine) -> Seen {
     with(machine, |hierarchy| {
-        file_of_a_group(hierarchy, &["cpu.max.burst", "cpu.cfs_burst_us"])
+        let of_controller = OfController {
+            files: &["cpu.max.burst", "cpu.cfs_burst_us"],
+            sign: "cpu.weight",
+            since: KernelVersion(5, 14),
+            configured: Path::new("/proc/sys/kernel/sched_cfs_bandwidth_slice_us"),
+        };
+        of_controller.look(hierarchy)
     })
+}
+
+/// Files of a v2 controller, which a new group has only where the controller is enabled below the root. The daemon enables
+/// it for its first pod; that would outlast a look.
+struct OfController {
+    /// One of them is enough.
+    files: &'static [&'static str],
+    /// What a new group has wherever the controller is enabled.
+    sign: &'static str,
+    /// The first Linux that has the files, where they cannot be seen.
+    since: KernelVersion,
+    /// What a kernel that is configured for them has.
+    configured: &'static Path,
+}
+
+impl OfController {
+    fn look(&self, hierarchy: &Hierarchy) -> Seen {
+        let seen = file_of_a_group(hierarchy, self.files);
+        let is_enabled = file_of_a_group(hierarchy, &[self.sign]).verdict == Verdict::There;
+        if seen.verdict != Verdict::Missing || hierarchy.version() != Version::V2 || is_enabled {
+            return seen;
+        }
+        let KernelVersion(major, minor) = self.since;
+        let tried = format!(
+            "Linux {major}.{minor} or later with {}: the controller is not enabled below the root yet",
+            self.configured.display()
+        );
+        match KernelVersion::running() >= self.since && self.configured.exists() {
+            true => Seen::there(tried, "the kernel has it"),
+            false => Seen::missing(tried, "it is older, or made without"),
+        }
+    }
 }
 
 /// The root has few of the files that groups have: an empty group is made below it, and removed.
