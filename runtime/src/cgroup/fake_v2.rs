@@ -206,7 +206,7 @@ fn writes_limits() {
     let held = fake.group.read_resources().unwrap();
     assert_eq!(
         (held.cpu_shares, held.cpu_quota, held.cpu_period),
-        (Some(1024), Some(20_000), Some(50_000))
+        (Some(CpuShares::Weight(100)), Some(20_000), Some(50_000))
     );
     assert_eq!(
         (held.memory_limit, held.memory_swap_limit),

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::dir::Dir;
 use super::hierarchy::{Interface, Location};
-use super::{Cgroup, CgroupError, Controller, format, weight};
+use super::{Cgroup, CgroupError, Controller, CpuShares, format};
 
 /// The limits of a group as the kernel holds them. A field is absent when its controller is, or when there is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldResources {
-    /// Relative CPU share; on v2 converted from the weight.
-    pub cpu_shares: Option<u64>,
+    /// Relative CPU share.
+    pub cpu_shares: Option<CpuShares>,
     /// CPU time per period in microseconds; -1 is no limit.
     pub cpu_quota: Option<i64>,
     /// Microseconds.
@@ -97,7 +97,7 @@ pub(super) fn cpu(
 ) -> Result<(), CgroupError> {
     match location.interface {
         Interface::V1 => {
-            held.cpu_shares = Some(number(dir, "cpu.shares")?);
+            held.cpu_shares = Some(CpuShares::Exact(number(dir, "cpu.shares")?));
             held.cpu_period = Some(number(dir, "cpu.cfs_period_us")?);
             let text = dir.read("cpu.cfs_quota_us")?;
             let quota = text
@@ -107,7 +107,7 @@ pub(super) fn cpu(
             held.cpu_quota = Some(quota);
         }
         Interface::V2 => {
-            held.cpu_shares = Some(weight::to_shares(number(dir, "cpu.weight")?));
+            held.cpu_shares = Some(CpuShares::Weight(number(dir, "cpu.weight")?));
             let text = dir.read("cpu.max")?;
             let words = text
                 .trim()

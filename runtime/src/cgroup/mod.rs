@@ -54,6 +54,7 @@ pub use meter::HeldMeter;
 pub use path::CgroupPath;
 pub use stats::{CpuStats, MemoryStats, Stats, SwapStats};
 pub use undo::Undo;
+pub use weight::CpuShares;
 
 use dir::Dir;
 use hierarchy::Location;

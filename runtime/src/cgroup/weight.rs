@@ -12,8 +12,28 @@ pub(super) fn from_shares(shares: u64) -> u64 {
     ((10f64.powf(exponent) - 1e-9).ceil() as u64).clamp(1, 10_000)
 }
 
+/// What a group holds of the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuShares {
+    /// v1's own unit.
+    Exact(u64),
+    /// v2's weight, which several values have in common.
+    Weight(u64),
+}
+
+impl CpuShares {
+    /// In v1's unit: `asked`, where 0 is nothing, when the group holds what that comes to, else what is nearest the curve.
+    pub fn like(self, asked: u64) -> u64 {
+        match self {
+            Self::Exact(shares) => shares,
+            Self::Weight(weight) if asked > 0 && from_shares(asked) == weight => asked,
+            Self::Weight(weight) => to_shares(weight),
+        }
+    }
+}
+
 /// The shares whose weight is `weight`, nearest the curve.
-pub(super) fn to_shares(weight: u64) -> u64 {
+fn to_shares(weight: u64) -> u64 {
     let weight = weight.clamp(1, 10_000);
     let c = 612.0 * ((weight as f64).log10() + 7.0 / 34.0);
     let l = (-125.0 + (15_625.0 + 4.0 * c).sqrt()) / 2.0;
@@ -37,6 +57,20 @@ mod tests {
         }
         for (weight, shares) in [(1, 2), (100, 1024), (10_000, 262_144)] {
             assert_eq!(to_shares(weight), shares, "{weight}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_told_while_it_is_held() {
+        for asked in [2, 3, 512, 1000, 1024, 4096, 262_144] {
+            let held = CpuShares::Weight(from_shares(asked));
+            assert_eq!(held.like(asked), asked);
+            assert_ne!(CpuShares::Weight(5000).like(asked), asked);
+            assert_eq!(CpuShares::Exact(7).like(asked), 7);
+        }
+        assert_eq!(CpuShares::Weight(100).like(512), 1024);
+        for (weight, shares) in [(1, 2), (100, 1024)] {
+            assert_eq!(CpuShares::Weight(weight).like(0), shares);
         }
     }
 

@@ -222,7 +222,10 @@ impl Samples {
     fn spec(&mut self, held: &HeldResources) {
         for (name, value) in [
             (Name::SpecCpuPeriod, held.cpu_period),
-            (Name::SpecCpuShares, held.cpu_shares),
+            (
+                Name::SpecCpuShares,
+                held.cpu_shares.map(|shares| shares.like(0)),
+            ),
             (Name::SpecMemoryLimit, Some(held.memory_limit.unwrap_or(0))),
             (
                 Name::SpecMemorySwapLimit,
@@ -280,7 +283,7 @@ mod tests {
         let limits = HeldResources {
             cpu_quota: Some(50_000),
             cpu_period: Some(100_000),
-            cpu_shares: Some(2),
+            cpu_shares: Some(crate::cgroup::CpuShares::Exact(2)),
             ..HeldResources::default()
         };
         let detail = Detail {

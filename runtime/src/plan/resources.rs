@@ -186,7 +186,9 @@ pub(crate) fn held_resources(
     LinuxContainerResources {
         cpu_period: held.cpu_period.map_or(asked.cpu_period, signed),
         cpu_quota: held.cpu_quota.unwrap_or(asked.cpu_quota),
-        cpu_shares: held.cpu_shares.map_or(asked.cpu_shares, signed),
+        cpu_shares: held.cpu_shares.map_or(asked.cpu_shares, |held| {
+            signed(held.like(asked.cpu_shares.max(0).unsigned_abs()))
+        }),
         memory_limit_in_bytes: held.memory_limit.map_or(0, signed),
         oom_score_adj,
         cpuset_cpus: held.cpus.clone().unwrap_or_default(),

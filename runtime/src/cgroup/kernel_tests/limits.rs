@@ -8,14 +8,10 @@ fn limits_are_held_and_change_in_both_directions() {
     let group = scratch.create("pod/ctr");
     group.apply(&resources()).unwrap();
     let held = group.read_resources().unwrap();
-    // A weight is coarser than shares.
-    let shares = match scratch.hierarchy.version() {
-        Version::V1 | Version::Hybrid => 512,
-        Version::V2 => weight::to_shares(weight::from_shares(512)),
-    };
+    let shares = held.cpu_shares.map(|held| held.like(512));
     assert_eq!(
-        (held.cpu_shares, held.cpu_quota, held.cpu_period),
-        (Some(shares), Some(50_000), Some(100_000))
+        (shares, held.cpu_quota, held.cpu_period),
+        (Some(512), Some(50_000), Some(100_000))
     );
     assert_eq!(
         (held.cpus.as_deref(), held.mems.as_deref()),
