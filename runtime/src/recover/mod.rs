@@ -3,7 +3,9 @@
 //! The daemon always starts without help. A damaged record is dropped with a log line, and what it stood for reclaimed;
 //! only what is ours by name is ever touched.
 
-use std::collections::{HashMap, HashSet};
+mod leftovers;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -17,12 +19,13 @@ use crate::container::{self, Container, Parts, State};
 use crate::error::chain;
 use crate::ids::{ContainerId, SandboxId};
 use crate::node::Node;
-use crate::pause::{Greeting, Pause, Program};
+use crate::pause::{Greeting, Pause, PauseError};
 use crate::records::{
     ContainerRecord, ExitRecord, NriRecord, PodResourcesRecord, ReadyRecord, Record, RecordError,
     ResourcesRecord, SandboxRecord, StartedRecord, StoppedRecord,
 };
 use crate::sandbox::{self, PodName, Sandbox, Settings};
+use leftovers::discard;
 
 /// Why the pods of before cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +60,17 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
             .await
             .map_err(|why| (id, directory, why))
     });
-    let (mut entries, mut died) = (HashMap::new(), Vec::new());
+    let (mut told, mut died, mut silent) = (HashMap::new(), Vec::new(), Vec::new());
     for result in join_all(recovered).await {
         match result {
             Ok(found) => {
-                let known = found.containers.into_iter();
-                entries.extend(known.map(|entry| (id_text(&entry), entry)));
                 died.extend(found.died);
+                if let Some((pause, of_pod)) = found.pause {
+                    if matches!(of_pod, Told::Nothing) {
+                        silent.push((found.id.clone(), pause));
+                    }
+                    told.insert(found.id.to_string(), of_pod);
+                }
             }
             Err((_, _, Refusal::Newer(error))) => return Err(error.into()),
             Err((id, directory, Refusal::Dropped(why))) => {
@@ -74,8 +81,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
         }
     }
     for (id, directory) in objects(node, "containers", ContainerId::parse)? {
-        let entry = entries.remove(id.as_str());
-        match recover_container(node, &id, &directory, entry) {
+        match recover_container(node, &id, &directory, &mut told) {
             Ok(()) => {}
             Err(Refusal::Newer(error)) => return Err(error.into()),
             Err(Refusal::Dropped(why)) => {
@@ -89,12 +95,10 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
         node.container_events
             .sandbox(ContainerEventType::ContainerStoppedEvent, sandbox);
     }
-    reclaim(node).await?;
-    for sandbox in node.sandboxes.all() {
-        if let Some(pause) = sandbox.pause().filter(|pause| !pause.has_answered()) {
-            tracing::warn!(sandbox = %sandbox.id, "the pod's pause process does not say what runs; going on without it");
-            tokio::spawn(catch_up(Arc::clone(node), sandbox.id.clone(), pause));
-        }
+    leftovers::reclaim(node).await?;
+    for (id, pause) in silent {
+        tracing::warn!(sandbox = %id, "the pod's pause process does not say what runs; going on without it");
+        tokio::spawn(catch_up(Arc::clone(node), id, pause));
     }
     let (sandboxes, containers) = (node.sandboxes.all().len(), node.containers.all().len());
     tracing::info!(sandboxes, containers, "recovered");
@@ -174,10 +178,19 @@ impl From<String> for Refusal {
     }
 }
 
+/// What a pod's pause tells of its containers. It is asked once: what it says later is for [`catch_up`].
+enum Told {
+    /// Those that it has not forgotten, by id.
+    Containers(HashMap<String, ContainerEntry>),
+    /// Nothing yet.
+    Nothing,
+}
+
 /// What a pod's record and pause tell.
 struct Found {
-    /// The containers that pause knows.
-    containers: Vec<ContainerEntry>,
+    id: SandboxId,
+    /// The pod's pause, if it lives, and what that tells.
+    pause: Option<(Arc<Pause>, Told)>,
     /// The sandbox, when its end is news.
     died: Option<Arc<Sandbox>>,
 }
@@ -207,15 +220,15 @@ async fn recover_sandbox(
     };
     let stopped = StoppedRecord::recover(directory, || Some(stopped));
     let stopped = stopped?.is_some();
-    let state = match stopped {
+    let pause = match stopped {
         true => None,
         false => living(node, id).await,
     };
     sandbox::restore_level(&node.selinux, &mut record);
-    let alive = state.is_some();
-    let (state, entries) = match state {
-        Some((pause, entries)) => (sandbox::State::Ready(pause), entries),
-        None => (sandbox::State::NotReady, Vec::new()),
+    let alive = pause.is_some();
+    let state = match &pause {
+        Some((pause, _)) => sandbox::State::Ready(Arc::clone(pause)),
+        None => sandbox::State::NotReady,
     };
     let sandbox = Arc::new(Sandbox::new(
         &record,
@@ -245,38 +258,34 @@ async fn recover_sandbox(
         stopped.unwrap_or_else(|error| tracing::error!(sandbox = %id, error = %chain(&error), "cannot record that it has stopped"));
     }
     Ok(Found {
-        containers: entries,
+        id: id.clone(),
+        pause,
         died: (!alive && !stopped).then_some(sandbox),
     })
 }
 
 /// The pause of a pod that lives, and what it knows.
-async fn living(node: &Arc<Node>, id: &SandboxId) -> Option<(Arc<Pause>, Vec<ContainerEntry>)> {
+async fn living(node: &Arc<Node>, id: &SandboxId) -> Option<(Arc<Pause>, Told)> {
     let connected = Pause::connect(&node.program, id, node.events.clone()).await;
     let (pause, greeting) = connected
         .inspect_err(|error| tracing::debug!(sandbox = %id, error = %chain(error), "no pause"))
         .ok()?;
     match greeting {
-        Greeting::Late | Greeting::Foreign => Some((pause, Vec::new())),
+        Greeting::Late | Greeting::Foreign => Some((pause, Told::Nothing)),
         Greeting::Unfinished => None,
         Greeting::Made => match pause.list().await {
-            Ok(containers) => Some((pause, containers)),
+            Ok(entries) => {
+                let by_id = entries.into_iter().map(|entry| (id_text(&entry), entry));
+                Some((pause, Told::Containers(by_id.collect())))
+            }
+            // Frozen or starved since its greeting, not gone.
+            Err(PauseError::Deadline { .. }) => Some((pause, Told::Nothing)),
             Err(error) => {
                 tracing::error!(sandbox = %id, error = %chain(&error), "pause does not say what runs");
                 None
             }
         },
     }
-}
-
-/// Ends whatever an unfinished or damaged sandbox has left.
-async fn discard(node: &Arc<Node>, id: &SandboxId) {
-    if let Ok((pause, _)) = Pause::connect(&node.program, id, node.events.clone()).await
-        && let Err(error) = pause.shut_down().await
-    {
-        tracing::warn!(sandbox = %id, error = %chain(&error), "pause did not end when asked");
-    }
-    node.program.remove_socket(id);
 }
 
 /// Whether a container's start was recorded before its daemon ended.
@@ -336,7 +345,7 @@ fn recover_container(
     node: &Arc<Node>,
     id: &ContainerId,
     directory: &Path,
-    entry: Option<ContainerEntry>,
+    told: &mut HashMap<String, Told>,
 ) -> Result<(), Refusal> {
     let record = ContainerRecord::read(directory)?
         .ok_or("it has no record: the daemon died while making it")?;
@@ -344,6 +353,11 @@ fn recover_container(
         .sandboxes
         .get(&record.sandbox)
         .ok_or("its pod sandbox is gone")?;
+    let told = told.get_mut(&record.sandbox);
+    let (entry, told) = match told {
+        Some(Told::Containers(entries)) => (entries.remove(id.as_str()), told),
+        other => (None, other),
+    };
     let image = container::recorded_image(&record).map_err(|error| error.to_string())?;
     let of_volumes = record.volume_images.iter().flat_map(|image| &image.chains);
     let chains = record.chains.iter().chain(of_volumes);
@@ -385,79 +399,45 @@ fn recover_container(
             exit: Some(exit), ..
         }) => container::exited(node, &container, &exit),
         Some(_) => {}
-        // pause does not know it: it was never started, or it went with its pod. A pause that has not answered yet says nothing.
-        None => match sandbox.pause() {
-            None => container::lost(node, &container),
-            Some(pause) if pause.has_answered() && container.is_running() => {
-                container::lost(node, &container);
-            }
-            Some(_) => {}
-        },
+        None if is_lost(&container.state(), told.as_deref()) => container::lost(node, &container),
+        None => {}
     }
     Ok(())
 }
 
-/// Frees what is ours by name and belongs to no sandbox.
-async fn reclaim(node: &Arc<Node>) -> Result<(), RecoverError> {
-    let run_dir = &node.config.run_dir;
-    for id in Program::sockets_of(run_dir).map_err(RecoverError::list(run_dir))? {
-        if node
-            .sandboxes
-            .get(id.as_str())
-            .is_none_or(|sandbox| sandbox.pause().is_none())
-        {
-            discard(node, &id).await;
+/// Whether a container that has not ended as far as its records say, and of which pause has told nothing, is gone. `told` is what
+/// the pod's pause, if it lives, tells of others.
+fn is_lost(state: &State, told: Option<&Told>) -> bool {
+    match (state, told) {
+        (State::Exited { .. }, _) | (_, Some(Told::Nothing)) => false,
+        // It went with its pod.
+        (_, None) => true,
+        // pause knows all that it has started.
+        (State::Running { .. }, Some(Told::Containers(_))) => true,
+        (State::Created, Some(Told::Containers(_))) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_lost_only_when_somebody_knows_so() {
+        let running = State::Running {
+            started: StartedRecord { pid: 1, at: 1 },
+        };
+        let knows_others = Told::Containers(HashMap::new());
+        for (state, told, expected) in [
+            (&running, None, true),
+            (&running, Some(&knows_others), true),
+            // It may answer a moment later, and its container runs.
+            (&running, Some(&Told::Nothing), false),
+            (&State::Created, None, true),
+            (&State::Created, Some(&knows_others), false),
+            (&State::Created, Some(&Told::Nothing), false),
+        ] {
+            assert_eq!(is_lost(state, told), expected);
         }
     }
-    let live: HashSet<String> = node
-        .sandboxes
-        .all()
-        .iter()
-        .filter(|sandbox| sandbox.pause().is_some())
-        .map(|sandbox| sandbox.id.to_string())
-        .collect();
-    match node.network.recover(&live) {
-        Ok(reclaimed) if reclaimed.is_empty() => {}
-        Ok(reclaimed) => tracing::info!(
-            ?reclaimed,
-            "freed addresses and ports of pods that are gone"
-        ),
-        Err(error) => {
-            tracing::error!(error = %chain(&error), "addresses and ports of pods that are gone are not all freed")
-        }
-    }
-    let roots = node.handlers.cgroup_roots();
-    let groups = roots.into_iter().flat_map(|root| {
-        node.cgroups.children(root, crate::CGROUP_PREFIX).unwrap_or_else(|error| {
-            tracing::error!(cgroup = %root, error = %chain(&error), "cannot look for cgroups of pods that are gone");
-            Vec::new()
-        })
-    });
-    for group in groups.filter(|group| !live.contains(sandbox::id_of_group(group.name()))) {
-        tracing::info!(cgroup = %group, "reclaiming the cgroup of a pod that is gone");
-        let group = node.cgroups.cgroup(&group);
-        let killing = group.clone();
-        let killed = tokio::task::spawn_blocking(move || {
-            killing.kill_all(std::time::Duration::from_secs(10))
-        })
-        .await;
-        if let Ok(Err(error)) = killed {
-            tracing::error!(cgroup = %group.path(), error = %chain(&error), "cannot kill what is in the cgroup");
-        }
-        node.reclaim.cgroup(group);
-    }
-    if let Some(systemd) = &node.systemd {
-        match systemd.kill_stale(&live).await {
-            Ok(scopes) if scopes.is_empty() => {}
-            Ok(scopes) => tracing::info!(
-                ?scopes,
-                "killed what was left in scopes of pods that are gone"
-            ),
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "cannot look for scopes of pods that are gone");
-            }
-        }
-    }
-    node.images.recovery_done();
-    Ok(())
 }

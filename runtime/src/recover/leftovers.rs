@@ -1,0 +1,86 @@
+//! What pods that are gone have left.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::RecoverError;
+use crate::error::chain;
+use crate::ids::SandboxId;
+use crate::node::Node;
+use crate::pause::{Pause, Program};
+use crate::sandbox;
+
+/// Ends whatever an unfinished or damaged sandbox has left.
+pub(super) async fn discard(node: &Arc<Node>, id: &SandboxId) {
+    if let Ok((pause, _)) = Pause::connect(&node.program, id, node.events.clone()).await
+        && let Err(error) = pause.shut_down().await
+    {
+        tracing::warn!(sandbox = %id, error = %chain(&error), "pause did not end when asked");
+    }
+    node.program.remove_socket(id);
+}
+
+/// Frees what is ours by name and belongs to no sandbox.
+pub(super) async fn reclaim(node: &Arc<Node>) -> Result<(), RecoverError> {
+    let run_dir = &node.config.run_dir;
+    for id in Program::sockets_of(run_dir).map_err(RecoverError::list(run_dir))? {
+        if node
+            .sandboxes
+            .get(id.as_str())
+            .is_none_or(|sandbox| sandbox.pause().is_none())
+        {
+            discard(node, &id).await;
+        }
+    }
+    let live: HashSet<String> = node
+        .sandboxes
+        .all()
+        .iter()
+        .filter(|sandbox| sandbox.pause().is_some())
+        .map(|sandbox| sandbox.id.to_string())
+        .collect();
+    match node.network.recover(&live) {
+        Ok(reclaimed) if reclaimed.is_empty() => {}
+        Ok(reclaimed) => tracing::info!(
+            ?reclaimed,
+            "freed addresses and ports of pods that are gone"
+        ),
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "addresses and ports of pods that are gone are not all freed")
+        }
+    }
+    let roots = node.handlers.cgroup_roots();
+    let groups = roots.into_iter().flat_map(|root| {
+        node.cgroups.children(root, crate::CGROUP_PREFIX).unwrap_or_else(|error| {
+            tracing::error!(cgroup = %root, error = %chain(&error), "cannot look for cgroups of pods that are gone");
+            Vec::new()
+        })
+    });
+    for group in groups.filter(|group| !live.contains(sandbox::id_of_group(group.name()))) {
+        tracing::info!(cgroup = %group, "reclaiming the cgroup of a pod that is gone");
+        let group = node.cgroups.cgroup(&group);
+        let killing = group.clone();
+        let killed = tokio::task::spawn_blocking(move || {
+            killing.kill_all(std::time::Duration::from_secs(10))
+        })
+        .await;
+        if let Ok(Err(error)) = killed {
+            tracing::error!(cgroup = %group.path(), error = %chain(&error), "cannot kill what is in the cgroup");
+        }
+        node.reclaim.cgroup(group);
+    }
+    if let Some(systemd) = &node.systemd {
+        match systemd.kill_stale(&live).await {
+            Ok(scopes) if scopes.is_empty() => {}
+            Ok(scopes) => tracing::info!(
+                ?scopes,
+                "killed what was left in scopes of pods that are gone"
+            ),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot look for scopes of pods that are gone");
+            }
+        }
+    }
+    node.images.recovery_done();
+    Ok(())
+}
