@@ -4,6 +4,7 @@
 //! starts, reaps and logs its containers, and lives on while the daemon is away. This library is what both sides
 //! share, and nothing else: no allocation after decoding, no async runtime, no dependency.
 
+pub mod birth;
 pub mod mapping;
 pub mod plan;
 pub mod protocol;

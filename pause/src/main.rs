@@ -1,7 +1,7 @@
 //! pause: the one process that Podwright keeps per pod.
 //!
-//! The daemon starts it with descriptor 0 a listening SOCK_SEQPACKET socket on the pod's path, and descriptor 1 the directory of
-//! pause's group in the unified cgroup hierarchy, where there is one; nothing else steers it.
+//! The daemon executes it once, with descriptor 0 a SOCK_SEQPACKET socket, and orders the pods' pauses by that; each serves its
+//! pod by the pod's own socket, whatever becomes of the daemon.
 //! It has one thread, so that its children may run any code after fork, and sleeps until something happens.
 
 mod attach;
@@ -14,13 +14,16 @@ mod report;
 mod sandbox;
 mod supervise;
 mod sys;
+mod zygote;
 
 use crate::fault::{Fault, OrFault};
 use crate::supervise::Supervisor;
-use crate::sys::{event, file, process};
+use crate::sys::{event, file, process, title};
+use crate::zygote::Newborn;
+use std::os::fd::AsFd;
 
 fn main() {
-    if let Err(fault) = start().and_then(Supervisor::run) {
+    if let Err(fault) = run() {
         // Descriptor 2 is the daemon's log file, if it keeps one.
         eprintln!(
             "pause: {} {}: errno {}",
@@ -33,20 +36,41 @@ fn main() {
     process::exit(0)
 }
 
-/// Cuts the ties to the daemon that started it, and readies the loop.
-fn start() -> Result<Supervisor, Fault> {
+fn run() -> Result<(), Fault> {
+    cut_ties()?;
+    match zygote::serve()? {
+        Some(newborn) => start(newborn)?.run(),
+        None => Ok(()),
+    }
+}
+
+/// Cuts the ties to the daemon, but for the orders, for all that are born from here.
+fn cut_ties() -> Result<(), Fault> {
     file::close_range(3, u32::MAX, file::CloseRange::Now).or_fault("close_range", b"")?;
-    let place = child::settle_pause(file::standard(1));
-    file::duplicate_onto(file::standard(2), 1).or_fault("dup2", b"")?;
     // EPERM: it leads a process group already, and so nobody's signals to a group reach it.
     let _ = process::new_session();
     event::default_signals();
-    // Blocked: a terminal's Ctrl-C, a hang-up or a polite SIGTERM must not take the pod down, unless it is systemd's.
-    let signals = event::block_signals().or_fault("signalfd4", b"")?;
     process::set_name(c"pause").or_fault("prctl NAME", b"")?;
-    process::become_subreaper().or_fault("prctl SUBREAPER", b"")?;
     process::forbid_dumps().or_fault("prctl DUMPABLE", b"")?;
     file::enter_path(b"/").or_fault("chdir", b"/")?;
     file::set_umask(0);
+    Ok(())
+}
+
+/// Readies the loop of a pod's pause, which has nothing of the zygote's but its memory.
+fn start(newborn: Newborn) -> Result<Supervisor, Fault> {
+    let Newborn {
+        listener,
+        place,
+        pod,
+    } = newborn;
+    file::duplicate_onto(listener.as_fd(), 0).or_fault("dup2", b"")?;
+    drop(listener);
+    // It was born into the zygote's session; EPERM cannot be.
+    process::new_session().or_fault("setsid", b"")?;
+    // Blocked: a terminal's Ctrl-C, a hang-up or a polite SIGTERM must not take the pod down, unless it is systemd's.
+    let signals = event::block_signals().or_fault("signalfd4", b"")?;
+    process::become_subreaper().or_fault("prctl SUBREAPER", b"")?;
+    title::set(&[b"podwright-pause ", &pod[..]].concat());
     Supervisor::new(file::inherited(0), signals, place)
 }

@@ -5,6 +5,7 @@
 mod client;
 
 use client::{Client, Pause, container, plans, root};
+use nix::sys::wait::WaitStatus;
 use podwright_pause::plan::*;
 use podwright_pause::protocol::*;
 use podwright_pause::wire::{Bytes, Wire};
@@ -217,7 +218,7 @@ fn a_shared_pid_namespace_has_an_init_with_nothing() {
     );
     client.send(&Request::Shutdown, &[]);
     let mut pause = pause;
-    assert!(pause.wait().success());
+    assert!(matches!(pause.wait(), WaitStatus::Exited(_, 0)));
     assert!(!std::path::Path::new(&format!("/proc/{pid_init}")).exists());
 }
 

@@ -4,7 +4,10 @@
 
 mod client;
 
+use client::zygote::{Process, Zygote};
 use client::{Pause, container, plans, root};
+use nix::sys::wait::WaitStatus;
+use podwright_pause::birth::Birth;
 use podwright_pause::protocol::*;
 use podwright_pause::version::Version;
 use podwright_pause::wire::Wire;
@@ -16,7 +19,46 @@ fn is_alive(pid: u32) -> bool {
 #[test]
 fn a_pause_that_no_daemon_claims_ends() {
     let mut pause = Pause::start();
-    assert!(pause.wait().success());
+    assert!(matches!(pause.wait(), WaitStatus::Exited(_, 0)));
+}
+
+/// Pods are the daemon's children, named by their ids, and outlive their zygote, which ends with the daemon.
+#[test]
+fn pods_are_born_side_by_side_and_outlive_their_zygote() {
+    let zygote = Zygote::start(&client::binary());
+    let born: Vec<_> = (0..3)
+        .map(|number| {
+            let listener = client::listener(None);
+            match zygote.order(format!("pod{number}").as_bytes(), &[&listener]) {
+                Some(Birth::Born { pid }) => (number, Process::child(pid)),
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    drop(zygote);
+    for (number, process) in &born {
+        let arguments = || {
+            let arguments = std::fs::read(format!("/proc/{}/cmdline", process.id())).unwrap();
+            String::from_utf8(arguments).unwrap()
+        };
+        let expected = format!("podwright-pause pod{number}");
+        client::until("it shows its name", || {
+            arguments().trim_end_matches('\0') == expected
+        });
+        assert!(is_alive(process.id()));
+    }
+    for (_, mut process) in born {
+        process.kill();
+        client::until("it is reaped", || process.try_wait().is_some());
+    }
+}
+
+/// What the daemon never sends ends the zygote, and nothing is born of it.
+#[test]
+fn an_order_without_a_socket_is_none() {
+    let mut zygote = Zygote::start(&client::binary());
+    assert_eq!(zygote.order(b"pod", &[]), None);
+    assert!(!zygote.process.wait().unwrap().success());
 }
 
 #[test]
@@ -88,7 +130,7 @@ fn exits_are_kept_for_a_daemon_that_comes_back() {
 fn a_pause_without_a_sandbox_ends_with_its_daemon() {
     let mut pause = Pause::start();
     drop(pause.client());
-    assert!(pause.wait().success());
+    assert!(matches!(pause.wait(), WaitStatus::Exited(_, 0)));
 }
 
 /// CVE-2020-15257: were the way to the socket ever open to others, pause would not listen to them.
@@ -103,7 +145,7 @@ fn other_users_are_not_served() {
 
 #[test]
 fn containers_die_with_pause() {
-    let (mut pause, mut client) = Pause::ready(plans::sandbox());
+    let (pause, mut client) = Pause::ready(plans::sandbox());
     root::make(pause.dir.path());
     let mut plan = plans::container(pause.dir.path(), &["box", "wait", ""], vec![]);
     plan.process.uid = 1000;
@@ -111,7 +153,7 @@ fn containers_die_with_pause() {
     plan.process.capabilities.effective = 0;
     let pid = client.launch("one", &plan, &pause.log("log")).unwrap();
     assert!(is_alive(pid));
-    pause.process.kill().unwrap();
+    pause.process.kill();
     client::until("the container has ended", || !is_alive(pid));
 }
 
@@ -129,7 +171,7 @@ fn shutdown_leaves_nothing() {
     let net = std::fs::read_link(format!("/proc/{}/ns/net", pause.process.id())).unwrap();
     client.send(&Request::Shutdown, &[]);
     while client.receive().is_some() {}
-    assert!(pause.wait().success());
+    assert!(matches!(pause.wait(), WaitStatus::Exited(_, 0)));
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
         let of_pod =

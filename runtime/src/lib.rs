@@ -189,6 +189,9 @@ impl Runtime {
             config,
         });
         recover::recover(&node).await?;
+        if let Err(error) = node.program.zygote().warm_up(&node.program) {
+            tracing::warn!(error = %error::chain(&error), "no pause is ready to be born; the first pod tries again");
+        }
         let streams = Arc::new(stream::bind(&node).await?);
         tokio::spawn(follow(Arc::downgrade(&node), happened));
         tokio::spawn(publisher.publish(Arc::downgrade(&node)));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use nix::{
     sys::signal::{Signal, kill},
@@ -12,17 +12,24 @@ use podwright_cri_api::v1::{ContainerState, PodSandboxState};
 use podwright_integration::{
     cri::Pod,
     node::{Node, until},
+    patience::amount,
     pod::{ContainerSpec, PodSpec},
 };
 
-const PODS: usize = 20;
-const LINES: usize = 6000;
+fn pods_at_once() -> usize {
+    amount(20).max(6)
+}
+
+/// Of each writer.
+fn lines() -> usize {
+    amount(6000).max(1800)
+}
 
 /// Numbered lines, written for at least three seconds, so that they go on while the daemon is away.
 fn writer(number: usize) -> ContainerSpec {
-    let code = exit_code(number);
+    let (code, lines) = (exit_code(number), lines());
     ContainerSpec::new("writer").shell(&format!(
-        "i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); \
+        "i=0; while [ $i -lt {lines} ]; do echo line $i; i=$((i+1)); \
          [ $((i % 40)) = 0 ] && sleep 0.02; done; exit {code}"
     ))
 }
@@ -47,7 +54,8 @@ async fn pods_outlive_a_killed_daemon() -> Result<()> {
     let mut node = Node::start().await?;
     let flags = tempfile::tempdir()?;
     let directory = flags.path().display().to_string();
-    let pods = (0..PODS).map(|number| node.cri.run_pod(PodSpec::new(&format!("pod-{number}"))));
+    let pods =
+        (0..pods_at_once()).map(|number| node.cri.run_pod(PodSpec::new(&format!("pod-{number}"))));
     let pods: Vec<Pod> = try_join_all(pods).await?;
     let mut writers = Vec::new();
     let mut waiters = Vec::new();
@@ -60,7 +68,7 @@ async fn pods_outlive_a_killed_daemon() -> Result<()> {
         pids.insert(id.clone(), node.cri.container_pid(id).await?);
     }
     // The last writer has only begun.
-    let last_log = node.cri.log_path(&writers[PODS - 1]).await?;
+    let last_log = node.cri.log_path(&writers[pods.len() - 1]).await?;
     let size = || std::fs::metadata(&last_log).map_or(0, |meta| meta.len());
 
     node.daemon.kill9().await?;
@@ -113,7 +121,9 @@ async fn pods_outlive_a_killed_daemon() -> Result<()> {
             .into_iter()
             .map(|line| line.text)
             .collect();
-        let expected: Vec<_> = (0..LINES).map(|line| format!("line {line}")).collect();
+        let expected: Vec<_> = (0..self::lines())
+            .map(|line| format!("line {line}"))
+            .collect();
         assert!(
             lines == expected,
             "writer {number}: lines are missing, doubled or torn"
@@ -134,7 +144,7 @@ fn is_running(pid: u32) -> bool {
 async fn running_containers_keep_their_processes() -> Result<()> {
     let mut node = Node::start().await?;
     let mut pids = BTreeMap::new();
-    for number in 0..PODS {
+    for number in 0..pods_at_once() {
         let pod = node
             .cri
             .run_pod(PodSpec::new(&format!("pod-{number}")))
@@ -225,5 +235,52 @@ async fn a_kill_at_any_moment_leaves_nothing_half_done() -> Result<()> {
         node.daemon.restart().await?;
         node.cri.remove_all_pods().await?;
     }
+    node.finish().await
+}
+
+/// The zygote of a node's daemon: the child that has pause's name, and no pod's id.
+fn zygote(node: &Node) -> Result<Pid> {
+    let daemon = node.daemon.pid().context("no daemon")?.cast_signed();
+    for process in std::fs::read_dir("/proc")?.filter_map(Result::ok) {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).into_owned();
+        let is_zygote = arguments.trim_end_matches([' ', '\0']) == "podwright-pause";
+        if is_zygote && parent(pid).is_ok_and(|parent| parent == Pid::from_raw(daemon)) {
+            return Ok(Pid::from_raw(pid.cast_signed()));
+        }
+    }
+    bail!("the daemon has no zygote")
+}
+
+/// The process that pauses are born from is of no pod: what lives goes on without it, and what is new gets another.
+#[tokio::test]
+async fn a_zygote_that_is_killed_or_frozen_is_replaced() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("before")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+    let first = zygote(&node)?;
+    kill(first, Signal::SIGKILL)?;
+    node.cri.run_pod(PodSpec::new("killed")).await?;
+    let second = zygote(&node)?;
+    ensure!(second != first);
+
+    kill(second, Signal::SIGSTOP)?;
+    let late = node.cri.run_pod(PodSpec::new("frozen")).await;
+    let late = late.err().context("a frozen zygote bears")?;
+    ensure!(format!("{late:#}").contains("did not answer"), "{late:#}");
+    node.cri.run_pod(PodSpec::new("thawed")).await?;
+    ensure!(zygote(&node)? != second);
+    until("the frozen one to be gone", || async {
+        match is_running(second.as_raw().unsigned_abs()) {
+            false => Ok(()),
+            true => Err("it is there".to_owned()),
+        }
+    })
+    .await?;
+    node.cri.shell(&id, "true").await?;
     node.finish().await
 }

@@ -6,7 +6,7 @@
 
 use crate::fault::{Fault, OrFault};
 use crate::procfs;
-use crate::sys::{file, process};
+use crate::sys::file;
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::wire::Bytes;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -75,19 +75,6 @@ pub(crate) fn join(groups: &[Bytes], born: Option<&Birthplace<'_>>) -> Result<()
 pub(crate) enum Place {
     /// In the pod's group of cgroup v2.
     Group,
-    /// Where the daemon is.
+    /// Where the zygote is, with the daemon.
     Daemon,
-}
-
-/// Goes on in a process that is born into the group of this directory, if it is one. That process is the daemon's child as
-/// this one is, which ends. Where the group takes nobody in, joining it says why when the sandbox is made.
-pub(crate) fn settle_pause(directory: BorrowedFd<'_>) -> Place {
-    if !is_v2(directory) {
-        return Place::Daemon;
-    }
-    match process::fork_sibling_into(directory) {
-        Ok(process::Forked::Child) => Place::Group,
-        Ok(process::Forked::Parent { .. }) => process::exit(0),
-        Err(_) => Place::Daemon,
-    }
 }

@@ -17,7 +17,7 @@ mod stdio;
 mod steps;
 
 pub(crate) use birth::namespaces_at_fork;
-pub(crate) use cgroups::{Birthplace, Place, join, settle_pause};
+pub(crate) use cgroups::{Birthplace, Place, join};
 
 use crate::report::Report;
 use crate::sandbox::{ShmMounts, UserNamespace};

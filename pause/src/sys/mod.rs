@@ -10,6 +10,7 @@ pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod socket;
 pub(crate) mod terminal;
+pub(crate) mod title;
 
 use std::ffi::CString;
 use std::io;

@@ -4,11 +4,13 @@
 
 pub mod plans;
 pub mod root;
+pub mod zygote;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::sys::socket::{
     Backlog, ControlMessage, ControlMessageOwned, bind, connect, listen, recvmsg, sendmsg, socket,
 };
+use nix::sys::wait::WaitStatus;
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::*;
 use podwright_pause::version::Version;
@@ -18,45 +20,41 @@ use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use zygote::Process;
 
 /// No event that a test waits for takes longer on a sound machine, however busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// The program under test.
+pub fn binary() -> String {
+    std::env::var("PAUSE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_pause").into())
+}
+
+/// A pod's socket, with a path that can be connected to or without.
+pub fn listener(path: Option<&Path>) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+    let address = match path {
+        Some(path) => UnixAddr::new(path).unwrap(),
+        None => UnixAddr::new_unnamed(),
+    };
+    bind(listener.as_raw_fd(), &address).unwrap();
+    listen(&listener, Backlog::new(16).unwrap()).unwrap();
+    listener
+}
+
 /// A pause of the test's own, killed with all of its containers when dropped.
 pub struct Pause {
-    pub process: Child,
+    pub process: Process,
     pub dir: tempfile::TempDir,
 }
 
 impl Pause {
     pub fn start() -> Self {
-        Self::start_binary(
-            &std::env::var("PAUSE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_pause").into()),
-        )
-    }
-
-    pub fn start_binary(binary: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let listener = socket(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .unwrap();
-        bind(
-            listener.as_raw_fd(),
-            &UnixAddr::new(&dir.path().join("socket")).unwrap(),
-        )
-        .unwrap();
-        listen(&listener, Backlog::new(16).unwrap()).unwrap();
-        let process = Command::new(binary)
-            .stdin(Stdio::from(listener))
-            .spawn()
-            .unwrap();
+        let process = zygote::bear(&binary(), &listener(Some(&dir.path().join("socket"))));
         Self { process, dir }
     }
 
@@ -147,20 +145,16 @@ impl Pause {
     }
 
     /// Waits until pause has ended by itself.
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        let mut status = None;
-        until("pause ends", || {
-            status = self.process.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
+    pub fn wait(&mut self) -> WaitStatus {
+        until("pause ends", || self.process.try_wait().is_some());
+        self.process.try_wait().unwrap()
     }
 }
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.process.kill();
+        until("a killed pause ends", || self.process.try_wait().is_some());
     }
 }
 

@@ -101,17 +101,21 @@ impl Pause {
                 action: "listen for",
                 source,
             })?;
-        let child = program
-            .start(sandbox, listener, group.and_then(|group| group.dir().ok()))
-            .map_err(PauseError::Start)?;
+        let group = group.and_then(|group| group.dir().ok());
+        let zygote = program.zygote();
+        let pid = zygote
+            .bear(program, sandbox, &listener, group.as_ref())
+            .await?;
+        // Closed here, so that its end is the connection's.
+        drop(listener);
         match Self::greeted(program, sandbox, events).await {
             Ok((pause, ended)) => {
-                tokio::spawn(reap_at_end(child, pause.pid(), ended));
+                tokio::spawn(reap_at_end(pid, ended));
                 Ok(pause)
             }
             Err(error) => {
                 // It is ours and of no use.
-                kill_and_reap(child, group).await;
+                kill_and_reap(pid).await;
                 Err(error)
             }
         }
@@ -217,13 +221,6 @@ impl Pause {
     /// Its process id; none before it has answered for the first time.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.greeted.get()?.pid
-    }
-
-    /// Whether it has ever answered this daemon.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.greeted
-            .get()
-            .is_some_and(|greeted| greeted.speaks.is_ok())
     }
 
     /// Waits until the connection has closed: the pod has ended.

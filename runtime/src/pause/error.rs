@@ -14,6 +14,13 @@ pub(crate) enum PauseError {
     /// It could not be started.
     #[error("cannot start the pod's pause process")]
     Start(#[source] ProgramError),
+    /// The kernel would not make it.
+    #[error("cannot start the pod's pause process")]
+    Birth {
+        /// What clone3(2) said.
+        #[source]
+        source: io::Error,
+    },
     /// The socket failed.
     #[error("cannot {action} the pod's pause process by its socket")]
     Socket {

@@ -10,6 +10,7 @@ mod requests;
 mod socket;
 mod streams;
 mod transport;
+mod zygote;
 
 pub(crate) use connection::{Event, Greeting, Pause};
 pub(crate) use error::PauseError;

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
+use super::zygote::Zygote;
 use crate::ids::{SandboxId, hex};
 use crate::sys;
 
@@ -35,6 +36,7 @@ pub(crate) struct Program {
     file: OwnedFd,
     sockets: OwnedFd,
     path: PathBuf,
+    zygote: Zygote,
 }
 
 impl Program {
@@ -66,7 +68,13 @@ impl Program {
             file,
             sockets,
             path,
+            zygote: Zygote::default(),
         })
+    }
+
+    /// Where pauses of this program are ordered.
+    pub(crate) fn zygote(&self) -> &Zygote {
+        &self.zygote
     }
 
     /// The directory of the pods' sockets.
@@ -79,23 +87,21 @@ impl Program {
         format!("{id}.sock")
     }
 
-    /// Starts a pause for the pod, which listens on `listener` and moves over to `group`, a directory of the unified hierarchy.
-    pub(super) fn start(
-        &self,
-        id: &SandboxId,
-        listener: OwnedFd,
-        group: Option<OwnedFd>,
-    ) -> Result<Child, ProgramError> {
+    /// Starts a zygote, which takes orders from the other end of `orders`.
+    pub(super) fn start(&self, orders: OwnedFd) -> Result<Child, ProgramError> {
         // No pre_exec, no directory, no ids: std then uses posix_spawn, which does not copy the daemon's page tables.
         let mut command = Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        command.arg0(format!("podwright-pause {id}")).env_clear();
+        // With room for what a pod's pause writes over it: its name and the pod's id, which `ps -f` shows.
+        command
+            .arg0(format!("{:80}", "podwright-pause"))
+            .env_clear();
         #[cfg(feature = "next-protocol")]
         command.envs(
             std::env::vars().filter(|(name, _)| name == podwright_pause::version::TEST_VARIABLE),
         );
         command
-            .stdin(Stdio::from(listener))
-            .stdout(group.map_or_else(Stdio::null, Stdio::from))
+            .stdin(Stdio::from(orders))
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|source| ProgramError {

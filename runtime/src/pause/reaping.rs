@@ -7,47 +7,39 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-use crate::cgroup::Cgroup;
-
-/// Reaps pause when its connection has closed, whose reader then drops its end of `ended`. The process that was started has
-/// ended before, if another one has gone on in the pod's group in its place.
-pub(super) async fn reap_at_end(
-    mut child: Child,
-    pause: Option<u32>,
-    ended: oneshot::Receiver<()>,
-) {
-    let successor = pause.filter(|&pid| pid != child.id());
-    if successor.is_some() {
-        reap(move || drop(child.wait())).await;
-        let _ = ended.await;
-        reap(move || successor.into_iter().for_each(wait_for)).await;
-    } else {
-        let _ = ended.await;
-        reap(move || drop(child.wait())).await;
-    }
+/// Reaps pause when its connection has closed, whose reader then drops its end of `ended`.
+pub(super) async fn reap_at_end(pause: u32, ended: oneshot::Receiver<()>) {
+    let _ = ended.await;
+    reap(pause).await;
 }
 
-/// The same for one that has not answered.
-pub(super) async fn kill_and_reap(mut child: Child, group: Option<&Cgroup>) {
+/// The same for one that is of no use. It is a child that nobody else reaps, so its number is its own until then.
+pub(super) async fn kill_and_reap(pause: u32) {
     // An error means that it has ended by itself.
-    let _ = child.kill();
-    reap(move || drop(child.wait())).await;
-    // What is there is its successor, if anything.
-    let members = group.map_or_else(Vec::new, |group| group.pids().unwrap_or_default());
-    for pid in members {
-        let _ = kill(pid, Signal::SIGKILL);
-        reap(move || wait_for(pid.as_raw().unsigned_abs())).await;
-    }
+    let _ = kill(as_pid(pause), Signal::SIGKILL);
+    reap(pause).await;
 }
 
-/// wait(2) blocks, shortly: the process has closed its connection or was killed.
-async fn reap(wait: impl FnOnce() + Send + 'static) {
-    let _ = tokio::task::spawn_blocking(wait).await;
+/// Ends a zygote.
+pub(super) async fn end(mut zygote: Child) {
+    // An error means that it has ended by itself.
+    let _ = zygote.kill();
+    blocking(move || drop(zygote.wait())).await;
 }
 
 /// An error means that it is no child, and then it is not ours to reap.
-fn wait_for(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        let _ = waitpid(Pid::from_raw(pid), None);
-    }
+async fn reap(pause: u32) {
+    blocking(move || {
+        let _ = waitpid(as_pid(pause), None);
+    })
+    .await;
+}
+
+/// wait(2) blocks, shortly: the process has closed its connection or was killed.
+async fn blocking(wait: impl FnOnce() + Send + 'static) {
+    let _ = tokio::task::spawn_blocking(wait).await;
+}
+
+fn as_pid(pid: u32) -> Pid {
+    Pid::from_raw(pid.cast_signed())
 }

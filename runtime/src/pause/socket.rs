@@ -8,7 +8,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
     UnixAddr, bind, connect, listen, recvmsg, sendmsg, socket,
 };
-use podwright_pause::protocol::{MAX_DESCRIPTORS, MAX_PACKET};
+use podwright_pause::protocol::MAX_DESCRIPTORS;
 use tokio::io::unix::AsyncFd;
 
 fn new_socket() -> io::Result<OwnedFd> {
@@ -79,10 +79,7 @@ pub(super) struct Packet {
 
 /// Receives one packet into `buffer` without waiting; none when the peer has closed.
 #[allow(unsafe_code, reason = "recvmsg hands over descriptors as bare numbers")]
-pub(super) fn receive(
-    socket: &OwnedFd,
-    buffer: &mut [u8; MAX_PACKET],
-) -> io::Result<Option<Packet>> {
+pub(super) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<Packet>> {
     let mut control = nix::cmsg_space!([std::os::fd::RawFd; MAX_DESCRIPTORS]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;

@@ -56,7 +56,7 @@ pub(super) enum Received {
 /// None when the peer has closed.
 fn receive_now(socket: &OwnedFd, version: Version) -> io::Result<Option<Received>> {
     PACKET.with_borrow_mut(|buffer| {
-        let Some(packet) = socket::receive(socket, buffer)? else {
+        let Some(packet) = socket::receive(socket, &mut buffer[..])? else {
             return Ok(None);
         };
         let bytes = &buffer[..packet.length];
