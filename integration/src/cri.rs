@@ -1,6 +1,9 @@
 //! CRI calls as tests make them: a wrong answer of the happy path ends the test with the reason.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use podwright_cri_api::client::Client;
@@ -323,13 +326,25 @@ impl Cri {
             .container_status(request)
             .await?
             .into_inner();
-        let info = answer
-            .info
-            .get("info")
-            .context("the verbose status has no info")?;
-        let info: Value = serde_json::from_str(info).context("info is not JSON")?;
-        let pid = info["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-        pid.with_context(|| format!("no pid in {info}"))
+        pid_in(&answer.info)
+    }
+
+    /// The process id of a pod's pause, from the verbose status.
+    ///
+    /// # Errors
+    /// When the call fails or the information lacks it.
+    pub async fn pause_pid(&self, pod: &str) -> Result<u32> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: pod.to_owned(),
+            verbose: true,
+        };
+        let answer = self
+            .client()
+            .runtime
+            .pod_sandbox_status(request)
+            .await?
+            .into_inner();
+        pid_in(&answer.info)
     }
 
     /// Waits until a container has ended; the answer is its last status.
@@ -362,4 +377,27 @@ impl Cri {
     pub async fn logs(&self, id: &str) -> Result<Vec<Line>> {
         log::read(&self.log_path(id).await?)
     }
+
+    /// Waits until a container's log has this line.
+    ///
+    /// # Errors
+    /// At the deadline.
+    pub async fn wait_line(&self, id: &str, wanted: &str) -> Result<()> {
+        until(&format!("container {id} to say {wanted:?}"), || async {
+            let lines = self.logs(id).await.map_err(|error| error.to_string())?;
+            match lines.iter().any(|line| line.text == wanted) {
+                true => Ok(()),
+                false => Err(format!("it said {lines:?}")),
+            }
+        })
+        .await
+    }
+}
+
+/// The process in a verbose status.
+fn pid_in(info: &BTreeMap<String, String>) -> Result<u32> {
+    let info = info.get("info").context("the verbose status has no info")?;
+    let info: Value = serde_json::from_str(info).context("info is not JSON")?;
+    let pid = info["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    pid.with_context(|| format!("no pid in {info}"))
 }

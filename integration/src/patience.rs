@@ -2,7 +2,7 @@
 
 use std::{env, sync::LazyLock, time::Duration};
 
-/// The environment variable with the factor by which every deadline is longer, and every judged duration may be. An
+/// The environment variable with the factor by which every deadline is longer, every judged duration may be, and amounts of work are less. An
 /// emulated machine sets it.
 pub const VARIABLE: &str = "PODWRIGHT_TEST_PATIENCE";
 
@@ -11,6 +11,12 @@ static FACTOR: LazyLock<u32> = LazyLock::new(|| factor(env::var(VARIABLE).ok().a
 /// `duration` as this machine needs it.
 pub fn patience(duration: Duration) -> Duration {
     duration * *FACTOR
+}
+
+/// How much of something to do that shows the more, the more there is of it: so many bytes, connections, lives. All of it, and
+/// less on a slower machine, where it would take as much longer.
+pub fn amount(whole: usize) -> usize {
+    whole.div_ceil(*FACTOR as usize)
 }
 
 /// # Panics

@@ -7,6 +7,7 @@ use podwright_cri_api::v1::{
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption,
     PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, UserNamespace,
+    security_profile::ProfileType,
 };
 
 use crate::images::BUSYBOX;
@@ -177,6 +178,14 @@ impl ContainerSpec {
     /// A shell script as the program.
     pub fn shell(self, script: &str) -> Self {
         self.command(&["sh", "-c", script])
+    }
+
+    /// AppArmor, where there is one, allows it everything.
+    pub fn unconfined(self) -> Self {
+        self.with_security(|security| {
+            let profile = security.apparmor.get_or_insert_default();
+            profile.set_profile_type(ProfileType::Unconfined);
+        })
     }
 
     /// Adds an environment variable.

@@ -7,7 +7,7 @@ use podwright_cri_api::v1::{
     LinuxContainerResources, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
 };
 use podwright_integration::{
-    node::{Node, until},
+    node::Node,
     pod::{ContainerSpec, PodSpec},
 };
 use tonic::{Code, Status};
@@ -391,16 +391,7 @@ async fn memory_in_use_is_not_taken_away() -> Result<()> {
         resources.cpu_period = 100_000;
     });
     let id = node.cri.run(&pod, spec).await?;
-    until("the memory to be in use", || async {
-        let logs = node
-            .cri
-            .logs(&id)
-            .await
-            .map_err(|error| error.to_string())?;
-        let kept = logs.iter().any(|line| line.text == "kept");
-        kept.then_some(()).ok_or("nothing is said".to_owned())
-    })
-    .await?;
+    node.cri.wait_line(&id, "kept").await?;
     let limits = |bytes: i64| LinuxContainerResources {
         memory_limit_in_bytes: bytes,
         memory_swap_limit_in_bytes: bytes,
@@ -456,9 +447,13 @@ async fn a_container_sees_its_own_cgroup_and_writes_it_only_when_privileged() ->
         let place = node.cri.shell(&id, "cat /proc/self/cgroup").await?;
         assert!(place.starts_with("0::/exec-"), "{place}");
 
-        let id = node.cri.run(&pod, privileged("threaded")).await?;
-        let threads = "cd /sys/fs/cgroup; mkdir threads; echo threaded > threads/cgroup.type; cat cgroup.type";
-        assert_eq!(node.cri.shell(&id, threads).await?, "domain threaded\n");
+        // By its first process: a command is in a group of its own, a domain, beside which there can be no threaded one.
+        let threads = "cd /sys/fs/cgroup && mkdir threads && echo threaded > threads/cgroup.type; cat cgroup.type; sleep 1000";
+        let id = node
+            .cri
+            .run(&pod, privileged("threaded").shell(threads))
+            .await?;
+        node.cri.wait_line(&id, "domain threaded").await?;
         // No domain can be made beside threaded groups: the command is with the container's first process.
         let place = node.cri.shell(&id, "cat /proc/self/cgroup").await?;
         assert_eq!(place, "0::/\n");

@@ -22,6 +22,7 @@ use podwright_cri_api::{
 use podwright_integration::{
     cri::Pod,
     node::{Node, deadline, until},
+    patience::amount,
     pod::{ContainerSpec, PodSpec},
 };
 use tokio::task::JoinHandle;
@@ -224,12 +225,12 @@ async fn live(node: &Node, pod: &Pod, number: u64) -> Result<(String, Vec<Contai
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_tells_every_step_of_every_life() -> Result<()> {
     const PODS: usize = 20;
-    const LIVES: u64 = 30;
+    let lives = amount(30) as u64;
     let node = Node::start().await?;
     let listener = Listener::open(&node).await?;
     let pods = (0..PODS).map(|number| node.cri.run_pod(PodSpec::new(&format!("pod-{number}"))));
     let pods: Vec<Pod> = stream::iter(pods).buffered(4).try_collect().await?;
-    let lives = (0..PODS as u64 * LIVES).map(|number| {
+    let lives = (0..PODS as u64 * lives).map(|number| {
         let pod = &pods[usize::try_from(number).unwrap() % PODS];
         live(&node, pod, number)
     });
@@ -390,7 +391,7 @@ impl View {
 async fn who_comes_back_reaches_the_true_state() -> Result<()> {
     const PODS: usize = 8;
     const ROUNDS: u64 = 8;
-    const LIVES: u64 = 50;
+    let lives = amount(50) as u64;
     let mut node = Node::start().await?;
     let mut pods = Vec::new();
     let mut listener = Listener::open(&node).await?;
@@ -403,10 +404,10 @@ async fn who_comes_back_reaches_the_true_state() -> Result<()> {
         let newest = &pods[pods.len() - PODS..];
         let killed = round % 2 == 1;
         // A daemon that is killed is so somewhere in the middle.
-        let middle = if killed { LIVES / 2 } else { LIVES };
-        run_lives(&node, newest, round * LIVES..round * LIVES + middle).await?;
+        let middle = if killed { lives / 2 } else { lives };
+        run_lives(&node, newest, round * lives..round * lives + middle).await?;
         if killed {
-            let more = run_lives(&node, newest, round * LIVES + middle..(round + 1) * LIVES);
+            let more = run_lives(&node, newest, round * lives + middle..(round + 1) * lives);
             let moment = std::time::Duration::from_millis(20 * round);
             let _ = tokio::time::timeout(moment, more).await;
             node.daemon.kill9().await?;

@@ -10,14 +10,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::stat::{major, minor};
 use podwright_cri_api::v1::{
-    ContainerState, LinuxContainerResources, ListContainersRequest, PodSandboxStatusRequest,
-    StatusRequest,
+    ContainerState, LinuxContainerResources, ListContainersRequest, StatusRequest,
 };
 use podwright_integration::{
     node::{DiskSize, Node, until},
+    patience::patience,
     pod::{ContainerSpec, PodSpec},
 };
-use serde_json::Value;
 use tonic::Code;
 
 use super::cgroup::{is_v2, read, update};
@@ -149,12 +148,6 @@ fn written(pid: u32, disk: &str) -> Result<u64> {
     Ok(bytes.sum())
 }
 
-/// The factor by which an emulated machine is slower.
-fn patience() -> u32 {
-    let factor = std::env::var("PODWRIGHT_TEST_PATIENCE");
-    factor.map_or(1, |factor| factor.parse().expect("a factor"))
-}
-
 /// How long each of a kind of call took.
 struct Answers(Vec<(&'static str, Vec<Duration>)>);
 
@@ -170,7 +163,8 @@ impl Answers {
         ];
         let mut answers = kinds.map(|kind| (kind, Vec::new()));
         let (judged, other) = ROUNDS;
-        for round in 0..if patience() == 1 { judged } else { other } {
+        let is_judged = patience(ANSWER) == ANSWER;
+        for round in 0..if is_judged { judged } else { other } {
             let mut runtime = node.cri.client().runtime;
             for (kind, times) in &mut answers {
                 let began = Instant::now();
@@ -222,7 +216,7 @@ impl Answers {
                 times[middle], times[last], quiet[middle], quiet[last]
             );
         }
-        let bound = (ANSWER * patience()).max(3 * quiet.median());
+        let bound = patience(ANSWER).max(3 * quiet.median());
         ensure!(
             self.median() < bound,
             "median {:?}, not below {bound:?}",
@@ -408,7 +402,7 @@ async fn a_fork_bomb_in_an_exec_ends_with_it() -> Result<()> {
 }
 
 /// Anonymous and dirty memory of a process, in KiB.
-fn private_kib(pid: u64) -> Result<u64> {
+fn private_kib(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let sizes = text
         .lines()
@@ -420,19 +414,8 @@ fn private_kib(pid: u64) -> Result<u64> {
 #[tokio::test]
 async fn a_log_without_end_takes_no_memory_of_pause_or_the_daemon() -> Result<()> {
     let (node, pod) = hogs("").await?;
-    let request = PodSandboxStatusRequest {
-        pod_sandbox_id: pod.id.clone(),
-        verbose: true,
-    };
-    let answer = node
-        .cri
-        .client()
-        .runtime
-        .pod_sandbox_status(request)
-        .await?;
-    let info: Value = serde_json::from_str(&answer.into_inner().info["info"])?;
-    let pause = info["pid"].as_u64().context("no pid of pause")?;
-    let daemon = u64::from(node.daemon.pid().context("no daemon")?);
+    let pause = node.cri.pause_pid(&pod.id).await?;
+    let daemon = node.daemon.pid().context("no daemon")?;
     let before = (private_kib(pause)?, private_kib(daemon)?);
     // Lines, and one that never ends.
     let script = "yes | head -c 16777216; tr '\\0' x < /dev/zero | head -c 16777216; sleep 1000";

@@ -100,7 +100,16 @@ async fn a_pod_tells_its_cpu_memory_processes_and_containers() -> Result<()> {
             return Err("not yet".to_owned());
         }
         let stats = pod_stats(&node, &pod.id).await;
-        stats.map_err(|error| error.to_string())
+        let stats = stats.map_err(|error| error.to_string())?;
+        // pause, the loop, a shell and its two children.
+        let linux = stats.linux.as_ref().ok_or("no Linux stats")?;
+        let tasks = linux
+            .process
+            .map_or(0, |process| number(process.process_count));
+        match tasks {
+            5.. => Ok(stats),
+            _ => Err(format!("{tasks} processes")),
+        }
     })
     .await?;
     let linux = |stats: &PodSandboxStats| stats.linux.clone().context("no Linux stats");
@@ -116,9 +125,8 @@ async fn a_pod_tells_its_cpu_memory_processes_and_containers() -> Result<()> {
         "{rate} per second, {expected} by the counter"
     );
 
-    // pause, the loop, a shell and its two children.
     let tasks = number(after.process.context("process")?.process_count);
-    assert!((5..20).contains(&tasks), "{tasks} processes");
+    assert!(tasks < 20, "{tasks} processes");
     let memory = after.memory.context("memory")?;
     assert!(number(memory.working_set_bytes) >= 24 * MIB);
     let names: BTreeSet<_> = after

@@ -9,6 +9,7 @@ use podwright_cri_api::v1::{ContainerState, ContainerStatsRequest, PodSandboxSta
 use podwright_integration::{
     cri::{Cri, Pod},
     node::{Build, Node, until},
+    patience::amount,
     pod::{ContainerSpec, PodSpec},
     stream::{IN_OUT, STDIN},
 };
@@ -16,7 +17,9 @@ use tonic::Code;
 
 const PODS: usize = 4;
 /// Numbered lines of each writer: at 40 in 20 ms, they last as long as the takeovers do.
-const LINES: usize = 20_000;
+fn lines() -> usize {
+    amount(20_000).max(6000)
+}
 
 /// What a release before the protocol's second version speaks.
 const OLDER: Build = Build::Speaking("1-1");
@@ -25,10 +28,11 @@ const NEWER: Build = Build::Speaking("1-3");
 /// A release that has forgotten all that this one speaks.
 const STRANGER: Build = Build::Speaking("3-3");
 
-/// Writes until a file is there, and then so many lines that all are [`LINES`]; ends with 7.
+/// Writes until a file is there, and then so many lines that all are [`lines`]; ends with 7.
 fn writer(directory: &str) -> ContainerSpec {
+    let lines = lines();
     let script = format!(
-        "i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); \
+        "i=0; while [ $i -lt {lines} ]; do echo line $i; i=$((i+1)); \
          [ $((i % 40)) = 0 ] && [ ! -e /flag/go ] && sleep 0.02; done; exit 7"
     );
     ContainerSpec::new("writer")
@@ -111,9 +115,9 @@ impl Made {
     async fn check_log(&self, cri: &Cri) -> Result<()> {
         let ended = cri.wait_exit(&self.writer).await?;
         assert_eq!(ended.exit_code, 7);
-        let lines = cri.logs(&self.writer).await?;
-        let texts = lines.into_iter().map(|line| line.text);
-        let expected = (0..LINES).map(|line| format!("line {line}"));
+        let log = cri.logs(&self.writer).await?;
+        let texts = log.into_iter().map(|line| line.text);
+        let expected = (0..lines()).map(|line| format!("line {line}"));
         ensure!(
             texts.eq(expected),
             "{}: lines are missing, doubled or torn",

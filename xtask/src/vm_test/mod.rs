@@ -58,7 +58,10 @@ impl VmTest {
     pub(crate) fn run(self) -> Result<()> {
         let mut phases = Phases::default();
         phases.check("set up", || setup::run(setup::Need::Everything));
-        phases.check("build", || programs::run(&mut workspace::build_all()));
+        phases.check("build", || {
+            programs::run(&mut workspace::build_all())?;
+            programs::run(&mut workspace::build_next())
+        });
         let parts = match self.only.as_slice() {
             [] => Part::ALL.to_vec(),
             chosen => Part::ALL

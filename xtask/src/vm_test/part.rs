@@ -1,19 +1,25 @@
 //! The parts of the run, each a command in a machine of its own.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 
 use super::Plan;
 use crate::phase::Counts;
 use crate::test::{Sight, counted, parse_sum, parse_test_result};
 use crate::vm::{self, TestProgram};
+use crate::workspace::{self, Profile};
 
 /// The test program of integration/tests/runtime.
 const INTEGRATION: &str = "runtime";
 /// Tests of single crates that the kernel answers, not only our own code. pause's compile a program for their containers, and
 /// the machine has no compiler: there, pause is tested by the integration tests.
 const KERNEL: [&str; 2] = ["netns-", "runtime-unit"];
-/// Tests that need a machine with another security module or another first process: `cargo xtask vm -- --help`.
-const ELSEWHERE: [&str; 2] = ["selinux::", "systemd::"];
+/// Tests that need a machine with another security module, and those that need another first process: `cargo xtask vm -- --help`.
+const SELINUX: &str = "selinux::";
+const SYSTEMD: &str = "systemd::";
+/// How long a file system's cuts may take, until no new one is made.
+const POWER_SECONDS: &str = "240";
 /// Pods wait for each other, so a few more than the machine has processors.
 const THREADS: &str = "3";
 
@@ -22,20 +28,36 @@ const THREADS: &str = "3";
 pub(super) enum Part {
     /// integration/tests/runtime
     Integration,
+    /// With systemd and its cgroup driver: critest, the whole suite, and its own tests
+    Systemd,
     /// critest, the whole suite
     Conformance,
     /// Tests of the crates that call the kernel: netns, runtime
     Kernel,
+    /// Two power cuts on each file system
+    Power,
+    /// Tests with SELinux
+    Selinux,
 }
 
 impl Part {
-    pub(super) const ALL: [Self; 3] = [Self::Integration, Self::Conformance, Self::Kernel];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Integration,
+        Self::Systemd,
+        Self::Conformance,
+        Self::Kernel,
+        Self::Power,
+        Self::Selinux,
+    ];
 
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Integration => "integration tests",
+            Self::Systemd => "systemd",
             Self::Conformance => "conformance",
             Self::Kernel => "tests of the kernel's calls",
+            Self::Power => "power cuts",
+            Self::Selinux => "SELinux",
         }
     }
 
@@ -43,51 +65,66 @@ impl Part {
     const fn label(self) -> &'static str {
         match self {
             Self::Integration => "integration",
+            Self::Systemd => "systemd",
             Self::Conformance => "conformance",
             Self::Kernel => "kernel",
+            Self::Power => "power",
+            Self::Selinux => "selinux",
         }
     }
 
     /// The test programs that it runs.
     pub(super) fn runs(self, program: &str) -> bool {
         match self {
-            Self::Integration => program == INTEGRATION,
-            Self::Conformance => false,
+            Self::Integration | Self::Systemd | Self::Selinux => program == INTEGRATION,
+            Self::Conformance | Self::Power => false,
             Self::Kernel => KERNEL.iter().any(|start| program.starts_with(start)),
+        }
+    }
+
+    /// What its machine has that others have not.
+    const fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Systemd => &["--systemd"],
+            Self::Selinux => &["--selinux"],
+            _ => &[],
         }
     }
 
     /// Boots a machine and counts what passes in it.
     pub(super) fn run(self, plan: &Plan) -> Result<Counts> {
-        let mut machine = vm::machine(&plan.test_programs);
-        let limit = plan.limit.as_secs().to_string();
-        machine.args(["--timeout", &limit]);
-        if let Some(kernel) = &plan.kernel {
-            machine.args(["--kernel", kernel]);
-        }
-        machine.args(["sh", "-c", &self.script(plan)?]);
-        let mut skipped = 0;
+        let mut unchosen = 0;
         for program in self.programs(plan) {
-            let of_other_machines = elsewhere(&program.tests()?).len();
-            if of_other_machines > 0 {
-                println!(
-                    "xtask: not run: {of_other_machines} tests of {} ({}), which need another machine",
-                    program.name,
-                    ELSEWHERE.join(", ")
-                );
-            }
-            skipped += plan.left_out.of(&program.name).count() + of_other_machines;
+            let tests = program.tests()?;
+            unchosen += tests.len() - self.chosen(plan, program, &tests).len();
         }
         let mut filtered = 0;
-        let counts = counted(&mut machine, Sight::Labelled(self.label()), |line| {
+        let mut command = self.command(plan)?;
+        let counts = counted(&mut command, Sight::Labelled(self.label()), |line| {
             filtered += parse_filtered(line).unwrap_or_default();
             parse_test_result(line).or_else(|| parse_sum(line))
         })?;
         ensure!(
-            filtered == skipped,
-            "{filtered} tests were left out, not {skipped}: does left_out.txt name one that is no more?"
+            filtered == unchosen,
+            "{filtered} tests were left out, not {unchosen}: does left_out.txt name one that is no more?"
         );
         Ok(counts)
+    }
+
+    fn command(self, plan: &Plan) -> Result<Command> {
+        if self == Self::Power {
+            let mut cuts = Command::new(workspace::program(Profile::Dev, "power_cuts"));
+            cuts.args(["--count", "2", "--time", POWER_SECONDS]);
+            return Ok(cuts);
+        }
+        let mut machine = vm::machine(&plan.test_programs);
+        machine.args(self.options());
+        machine.args(["--timeout", &plan.limit.as_secs().to_string()]);
+        if let Some(kernel) = &plan.kernel {
+            machine.args(["--kernel", kernel]);
+        }
+        machine.args(["sh", "-c", &self.script(plan)?]);
+        Ok(machine)
     }
 
     fn programs(self, plan: &Plan) -> impl Iterator<Item = &TestProgram> {
@@ -95,11 +132,24 @@ impl Part {
         programs.filter(move |program| self.runs(&program.name))
     }
 
+    /// Those of a program's tests that it runs.
+    fn chosen<'a>(self, plan: &Plan, program: &TestProgram, tests: &'a [String]) -> Vec<&'a str> {
+        let is_left_out = |test: &str| plan.left_out.of(&program.name).any(|name| name == test);
+        let is_chosen = |test: &str| match self {
+            Self::Systemd => test.starts_with(SYSTEMD),
+            Self::Selinux => test.starts_with(SELINUX),
+            _ => !test.starts_with(SYSTEMD) && !test.starts_with(SELINUX) && !is_left_out(test),
+        };
+        let tests = tests.iter().map(String::as_str);
+        tests.filter(|test| is_chosen(test)).collect()
+    }
+
     /// What the machine's shell runs.
     fn script(self, plan: &Plan) -> Result<String> {
+        let seed = plan.seed.map(|seed| format!(" --seed {seed}"));
+        let conformance = format!("conformance{}", seed.unwrap_or_default());
         if self == Self::Conformance {
-            let seed = plan.seed.map(|seed| format!(" --seed {seed}"));
-            return Ok(format!("exec conformance{}", seed.unwrap_or_default()));
+            return Ok(format!("exec {conformance}"));
         }
         let mut programs: Vec<_> = self.programs(plan).collect();
         programs.sort_unstable_by_key(|program| &program.name);
@@ -108,26 +158,27 @@ impl Part {
         let mut script = String::from("status=0\n");
         for program in programs {
             let (name, tests) = (&program.name, program.tests()?);
-            let mut skip = String::new();
-            for test in elsewhere(&tests) {
-                skip.push_str(&format!(" --skip {test}"));
-            }
-            for test in plan.left_out.of(name) {
-                skip.push_str(&format!(" --skip {test}"));
-            }
+            let chosen = self.chosen(plan, program, &tests);
+            let run = match self {
+                // They are ignored elsewhere, and change the machine that they have in common.
+                Self::Systemd | Self::Selinux => {
+                    format!(" --include-ignored --test-threads 1 {}", chosen.join(" "))
+                }
+                _ => {
+                    let left = tests.iter().filter(|test| !chosen.contains(&test.as_str()));
+                    let skip = left.map(|test| format!(" --skip {test}"));
+                    format!(" --test-threads {THREADS}{}", skip.collect::<String>())
+                }
+            };
             script.push_str(&format!(
-                "echo '{name}:'\n{name} --test-threads {THREADS} --exact{skip} || status=1\n"
+                "echo '{name}:'\n{name} --exact{run} || status=1\n"
             ));
+        }
+        if self == Self::Systemd {
+            script.push_str(&format!("{conformance} || status=1\n"));
         }
         Ok(script + "exit $status")
     }
-}
-
-fn elsewhere(tests: &[String]) -> Vec<&str> {
-    let tests = tests.iter().map(String::as_str);
-    tests
-        .filter(|test| ELSEWHERE.iter().any(|start| test.starts_with(start)))
-        .collect()
 }
 
 /// How many tests a program's `test result:` line says were not chosen.
@@ -162,21 +213,31 @@ mod tests {
         assert_eq!(
             script,
             "status=0\n\
-             echo 'netns-exec:'\nnetns-exec --test-threads 3 --exact || status=1\n\
-             echo 'runtime-unit:'\nruntime-unit --test-threads 3 --exact || status=1\n\
+             echo 'netns-exec:'\nnetns-exec --exact --test-threads 3 || status=1\n\
+             echo 'runtime-unit:'\nruntime-unit --exact --test-threads 3 || status=1\n\
              exit $status"
         );
         let script = Part::Integration.script(&plan).unwrap();
-        assert!(script.contains("\nruntime --test"), "{script}");
+        assert!(script.contains("\nruntime --exact --test"), "{script}");
         assert!(!script.contains("unit"), "{script}");
         let script = Part::Conformance.script(&plan).unwrap();
         assert_eq!(script, "exec conformance --seed 7");
+        let script = Part::Systemd.script(&plan).unwrap();
+        assert!(
+            script.contains("\nruntime --exact --include-ignored"),
+            "{script}"
+        );
+        assert!(script.contains("\nconformance --seed 7 ||"), "{script}");
     }
 
     #[test]
     fn tests_of_other_machines_are_found_by_their_module() {
         let tests = ["selinux::a", "exec::systemd::b", "systemd::c"].map(str::to_owned);
-        assert_eq!(elsewhere(&tests), ["selinux::a", "systemd::c"]);
+        let plan = plan(&["runtime"]);
+        let chosen = |part: Part| part.chosen(&plan, &plan.test_programs[0], &tests);
+        assert_eq!(chosen(Part::Integration), ["exec::systemd::b"]);
+        assert_eq!(chosen(Part::Systemd), ["systemd::c"]);
+        assert_eq!(chosen(Part::Selinux), ["selinux::a"]);
     }
 
     #[test]

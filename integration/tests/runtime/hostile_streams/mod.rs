@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use podwright_cri_api::v1::ExecRequest;
 use podwright_integration::{
     node::{Node, until},
+    patience::amount,
     pod::{ContainerSpec, PodSpec},
 };
 use tonic::Code;
@@ -189,11 +190,11 @@ const SPARED: u64 = 2_000;
 async fn ten_thousand_connections_leave_others_alone() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    let held = usize::try_from(hard.saturating_sub(SPARED))?.min(CONNECTIONS);
+    let held = usize::try_from(hard.saturating_sub(SPARED))?.min(amount(CONNECTIONS));
     let scene = Scene::set().await?;
     let url = exec_url(&scene.node, &scene.id, "exit 0").await?;
     let mut connections = VecDeque::new();
-    for number in 0..CONNECTIONS {
+    for number in 0..amount(CONNECTIONS) {
         let mut connection = Connection::open(&url).await?;
         // Some say nothing, some begin to, and wait.
         if number % 2 == 0 {
@@ -250,7 +251,7 @@ async fn slow_readers_are_not_fed() -> Result<()> {
     let sessions = try_join_all(sessions).await?;
     try_join_all(sessions.iter().map(Connection::readable)).await?;
     // In this time gigabytes could flow.
-    for _ in 0..100 {
+    for _ in 0..amount(100) {
         scene.node.cri.shell(&scene.id, "true").await?;
         scene.within(32 * 1024, "slow readers")?;
     }

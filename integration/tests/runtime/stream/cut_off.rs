@@ -7,12 +7,13 @@ use anyhow::{Context as _, Result};
 use futures_util::stream::{self, StreamExt as _};
 use podwright_integration::{
     node::{Node, Usage, until},
+    patience::amount,
     stream::{ALL, IN_OUT, OUT, STDIN, Session, TTY},
 };
 
 use super::{reading, with};
 
-const SESSIONS: u64 = 1000;
+const SESSIONS: usize = 1000;
 const AT_ONCE: usize = 20;
 
 /// A different number for each session, the same in each run (splitmix64).
@@ -81,7 +82,7 @@ async fn a_thousand_sessions_that_are_cut_off_leave_nothing() -> Result<()> {
     let daemon = node.daemon.pid().context("the daemon has ended")?;
     let pause = parent_of(node.cri.container_pid(&id).await?)?;
     let (before, pause_before) = (Usage::of(daemon)?, Usage::of(pause)?);
-    stream::iter(1..=SESSIONS)
+    stream::iter(1..=amount(SESSIONS) as u64)
         .map(|number| cut_off(&node, &id, number))
         .buffer_unordered(AT_ONCE)
         .collect::<Vec<_>>()

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use podwright_integration::patience::patience;
+use podwright_integration::patience::{amount, patience};
 use podwright_integration::stream::{
     ALL, IN_OUT, OUT, Part, RESIZE, Running, STDERR, STDIN, STDOUT, TTY, Terminal, Transport,
 };
@@ -57,11 +57,12 @@ async fn streams_that_nobody_asked_for_are_empty() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() -> Result<()> {
+    let blocks = amount(4096);
     let (node, _, id) = sleeping().await?;
     let session = node.cri.exec_streamed(&id, &["cat"], IN_OUT).await?;
     let (mut sending, mut receiving) = session.split();
     let sent = tokio::spawn(async move {
-        let hash = send_pattern(&mut sending, STDIN, 4096).await?;
+        let hash = send_pattern(&mut sending, STDIN, blocks).await?;
         sending.close_stdin().await?;
         // Kept: dropping it would end the session.
         anyhow::Ok((hash, sending))
@@ -74,7 +75,7 @@ async fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() -> Result<()> {
         }
     }
     let (expected, _sending) = sent.await??;
-    assert_eq!(length, 256 << 20);
+    assert_eq!(length, blocks * 65536);
     assert_eq!(<[u8; 32]>::from(hash.finalize()), expected);
     node.finish().await
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 use podwright_integration::{
     node::{Node, deadline},
+    patience::amount,
     pod::{ContainerSpec, PodSpec},
     stream::{Running, Session, Transport, listen_in_pod},
 };
@@ -35,15 +36,15 @@ async fn expect_port(session: &mut Session, port: u16) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() -> Result<()> {
-    const BLOCKS: usize = 4096;
-    const LENGTH: usize = BLOCKS * 65536;
+    let blocks = amount(4096);
+    let length = blocks * 65536;
     let (node, pod, id) = sleeping().await?;
     let listener = listen_in_pod(node.cri.container_pid(&id).await?)?;
     let port = listener.local_addr()?.port();
     // Sends back what comes, and hashes it.
     let server = tokio::spawn(async move {
         let (mut socket, _) = accept(&listener).await?;
-        let (mut hash, mut buffer, mut left) = (Sha256::new(), vec![0; 1 << 17], LENGTH);
+        let (mut hash, mut buffer, mut left) = (Sha256::new(), vec![0; 1 << 17], length);
         while left > 0 {
             let count = socket.read(&mut buffer).await?;
             anyhow::ensure!(count > 0, "the client ended {left} bytes early");
@@ -57,10 +58,10 @@ async fn a_quarter_of_a_gibibyte_arrives_whole_both_ways() -> Result<()> {
     expect_port(&mut session, port).await?;
     let (mut sending, mut receiving) = session.split();
     let sent = tokio::spawn(async move {
-        let hash = send_pattern(&mut sending, DATA, BLOCKS).await?;
+        let hash = send_pattern(&mut sending, DATA, blocks).await?;
         anyhow::Ok((hash, sending))
     });
-    let (mut hash, mut left) = (Sha256::new(), LENGTH);
+    let (mut hash, mut left) = (Sha256::new(), length);
     while left > 0 {
         let (channel, data) = receiving.receive().await?.context("it ended early")?;
         assert_eq!(channel, DATA, "{}", String::from_utf8_lossy(&data));
