@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 
 use super::dir::Dir;
 use super::hierarchy::{Controller, Interface, Mount};
-use super::{Cgroup, CgroupError, CgroupPath, Hierarchy, Version};
+use super::{Cgroup, CgroupError, CgroupPath, Hierarchy, Leaf, Version};
 
 impl Hierarchy {
     /// Makes `path` and its missing parents in every mount; what exists already is kept.
@@ -21,19 +21,56 @@ impl Hierarchy {
         Ok(self.cgroup(path))
     }
 
-    /// Makes `path` below a group that `process` is in and moves it, before controllers are enabled in its old group, which
-    /// must not have processes then (cgroups(7)).
+    /// Makes `trunk` and, on cgroup v2, a leaf in it for its own processes. On a hybrid machine too: a controller that is in the
+    /// unified mount may be enabled there for a container.
     ///
     /// # Errors
     /// As [`Hierarchy::create`].
-    pub fn create_around(&self, path: &CgroupPath, process: Pid) -> Result<Cgroup, CgroupError> {
-        self.make_everywhere(path)?;
-        for mount in self.mounts() {
-            let dir = mount.dir.open(path.relative())?;
+    pub fn create_leaf(&self, trunk: &CgroupPath, name: &str) -> Result<Leaf, CgroupError> {
+        let leaf = self.make_leaf(trunk, name)?;
+        self.enable_all(leaf.path())?;
+        Ok(leaf)
+    }
+
+    /// The same below a group that `process` is in, which moves before controllers are enabled in its old group, which must not
+    /// have processes then (cgroups(7)).
+    ///
+    /// # Errors
+    /// As [`Hierarchy::create`].
+    pub fn create_leaf_around(
+        &self,
+        trunk: &CgroupPath,
+        name: &str,
+        process: Pid,
+    ) -> Result<Leaf, CgroupError> {
+        let leaf = self.make_leaf(trunk, name)?;
+        for (index, mount) in self.mounts().iter().enumerate() {
+            let group = leaf.in_mount(index).path();
+            let dir = mount.dir.open(group.relative())?;
             dir.write("cgroup.procs", &process.to_string())?;
         }
-        self.enable_all(path)?;
-        Ok(self.cgroup(path))
+        self.enable_all(leaf.path())?;
+        Ok(leaf)
+    }
+
+    fn make_leaf(&self, trunk: &CgroupPath, name: &str) -> Result<Leaf, CgroupError> {
+        let path = trunk.join(name)?;
+        let path = match (self.version(), self.unified()) {
+            (Version::V2, _) => {
+                self.make_everywhere(&path)?;
+                path
+            }
+            (Version::Hybrid, Some(unified)) => {
+                self.make_everywhere(trunk)?;
+                make(unified, &path)?;
+                path
+            }
+            (Version::V1 | Version::Hybrid, _) => {
+                self.make_everywhere(trunk)?;
+                trunk.clone()
+            }
+        };
+        Ok(Leaf::new(self.cgroup(&path), self.cgroup(trunk)))
     }
 
     fn make_everywhere(&self, path: &CgroupPath) -> Result<(), CgroupError> {

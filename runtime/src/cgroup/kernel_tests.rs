@@ -16,6 +16,7 @@ use oci_spec::runtime::{
 use super::*;
 
 mod kill;
+mod leaves;
 mod limits;
 mod usage;
 

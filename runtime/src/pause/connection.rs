@@ -21,7 +21,7 @@ use super::program::Program;
 use super::reaping::{kill_and_reap, reap_at_end};
 use super::socket;
 use super::transport::{Received, receive, send};
-use crate::cgroup::Cgroup;
+use crate::cgroup::Leaf;
 use crate::ids::{ContainerId, SandboxId};
 
 /// How long pause may take for what it does at once. A pause that is frozen or starved makes its own pod slow, and no other.
@@ -92,7 +92,7 @@ impl Pause {
     pub(crate) async fn start(
         program: &Program,
         sandbox: &SandboxId,
-        group: Option<&Cgroup>,
+        group: Option<&Leaf>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<Arc<Self>, PauseError> {
         let name = Program::socket_name(sandbox);

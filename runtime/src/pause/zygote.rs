@@ -174,7 +174,18 @@ impl Running {
         }
         match socket::send(self.socket.get_ref(), id.as_str().as_bytes(), descriptors) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
+            // Its reader may not have seen that yet, and the next order must not find it again.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::NotConnected
+                ) =>
+            {
+                orders.has_ended = true;
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         }
         let (asker, answer) = oneshot::channel();

@@ -7,7 +7,7 @@
 use nix::unistd::Pid;
 use podwright_cri_api::v1::PodSandboxConfig;
 
-use crate::cgroup::{Cgroup, CgroupPath, Version};
+use crate::cgroup::{CgroupPath, Leaf};
 use crate::config::CgroupDriver;
 use crate::error::{CallError, Context, Kind};
 use crate::handler::Handler;
@@ -18,7 +18,7 @@ use crate::systemd::{Slice, Systemd, scope_id, scope_name};
 
 /// In the scope of a pod that the runtime limits: the pod's group.
 const LIMITED: &str = "pod";
-/// In the pod's group: pause.
+/// In the pod's group, on cgroup v2: pause.
 const PAUSE: &str = "pause";
 
 /// The cgroup of a new pod.
@@ -81,7 +81,7 @@ fn slice(asked: &str) -> Result<Slice, CallError> {
 /// The group of a pod that is being made.
 pub(super) enum PodGroup<'a> {
     /// pause is born into this one, its own.
-    Made(Cgroup),
+    Made(Leaf),
     /// systemd makes a scope around pause, which has to be there first.
     Around(&'a Systemd),
 }
@@ -96,14 +96,13 @@ impl<'a> PodGroup<'a> {
         if let Some(systemd) = &node.systemd {
             return Ok(Self::Around(systemd));
         }
-        let group = pause_group(node, pod)?;
-        let own = node.cgroups.create(&group).internal(failed)?;
+        let own = node.cgroups.create_leaf(pod, PAUSE).internal(failed)?;
         super::update::apply(config, &node.cgroups.cgroup(pod), &config.into())?;
         Ok(Self::Made(own))
     }
 
     /// Where pause is born.
-    pub(super) fn birthplace(&self) -> Option<&Cgroup> {
+    pub(super) fn birthplace(&self) -> Option<&Leaf> {
         match self {
             Self::Made(group) => Some(group),
             Self::Around(_) => None,
@@ -118,14 +117,14 @@ impl<'a> PodGroup<'a> {
         config: &PodSandboxConfig,
         pod: &CgroupPath,
         pause: &Pause,
-    ) -> Result<Cgroup, CallError> {
+    ) -> Result<Leaf, CallError> {
         let systemd = match self {
             Self::Made(group) => return Ok(group),
             Self::Around(systemd) => systemd,
         };
-        let group = pause_group(node, pod)?;
         let pid = scoped(systemd, id, config, pod, pause).await?;
-        let own = node.cgroups.create_around(&group, pid).internal(failed)?;
+        let own = node.cgroups.create_leaf_around(pod, PAUSE, pid);
+        let own = own.internal(failed)?;
         super::update::apply(config, &node.cgroups.cgroup(pod), &config.into())?;
         Ok(own)
     }
@@ -160,15 +159,4 @@ async fn scoped(
         .await
         .internal(|| format!("cannot make the pod's scope in {slice}"))?;
     Ok(pid)
-}
-
-/// On cgroup v2, and for the controllers that a hybrid machine has there, no cgroup has both processes and children with
-/// controllers (cgroups(7)).
-fn pause_group(node: &Node, pod: &CgroupPath) -> Result<CgroupPath, CallError> {
-    match node.cgroups.version() {
-        Version::V1 => Ok(pod.clone()),
-        Version::V2 | Version::Hybrid => pod
-            .join(PAUSE)
-            .internal(|| "cannot name pause's cgroup".into()),
-    }
 }

@@ -11,7 +11,7 @@ use podwright_pause::wire::Bytes;
 use super::cgroup::PodGroup;
 use super::settings::{IpcMode, NetworkMode, PidMode, Settings};
 use super::{PodName, Sandbox, State, files};
-use crate::cgroup::{Cgroup, CgroupPath};
+use crate::cgroup::{CgroupPath, Leaf};
 use crate::clock;
 use crate::error::{CallError, Context, Kind};
 use crate::handler::Handler;
@@ -205,7 +205,7 @@ async fn furnish(
     node: &Arc<Node>,
     id: &SandboxId,
     settings: &Settings,
-    cgroup: &Cgroup,
+    cgroup: &Leaf,
     hostname: &str,
     file_label: Option<String>,
     pause: &Pause,
