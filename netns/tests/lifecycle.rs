@@ -214,25 +214,31 @@ fn await_nothing(machine: &mut Machine) {
     }
 }
 
+/// How many of the rounds below may be late: on an emulated machine, the processor itself is away for a second now and then.
+fn late_rounds_allowed() -> usize {
+    match std::env::var_os("PODWRIGHT_TEST_PATIENCE") {
+        Some(_) => 2,
+        None => 0,
+    }
+}
+
 #[test]
 fn the_first_packet_is_not_lost() {
     let mut machine = Machine::new();
     let _server = TcpServer::start(&machine.host, "[::]:80");
     // While the bridge has a pod it has a carrier; else it loses that when the kernel deletes the last pod's link.
     let _other = machine.pod(&[]);
+    let mut late = Vec::new();
     for _ in 0..50 {
         let pod = machine.pod(&[]);
         let begin = Instant::now();
         ask(&pod.namespace, address("10.231.1.1"), 80).unwrap();
         ask(&pod.namespace, address("fd31:1::1"), 80).unwrap();
         // A lost SYN, ARP request or neighbour advertisement is repeated after a second.
-        assert!(
-            begin.elapsed() < Duration::from_millis(900),
-            "{:?}",
-            begin.elapsed()
-        );
+        late.extend(Some(begin.elapsed()).filter(|took| *took >= Duration::from_millis(900)));
         machine.detach(&pod.id);
     }
+    assert!(late.len() <= late_rounds_allowed(), "{late:?}");
 }
 
 #[test]
