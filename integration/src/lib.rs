@@ -7,6 +7,7 @@ pub mod log;
 pub mod node;
 mod packages;
 pub mod patience;
+pub mod peer;
 pub mod pod;
 pub mod random;
 pub mod registry;

@@ -11,8 +11,9 @@ use crate::{programs, setup};
 /// What is measured, and where the figures go.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
-    /// Another CRI runtime's socket, measured in the same run: unix:///run/containerd/containerd.sock
-    #[arg(long, value_name = "unix://SOCKET")]
+    /// Another CRI runtime, measured in the same run: `containerd`, which is built and started for it, or the socket of one
+    /// that runs, unix:///run/crio/crio.sock
+    #[arg(long, value_name = "RUNTIME")]
     against: Option<String>,
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]

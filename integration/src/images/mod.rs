@@ -16,5 +16,5 @@ use crate::packages;
 
 pub use image::{Compression, Descriptor, Image, Vocabulary, sha256};
 pub use layer::{Entry, Kind, Layer};
-pub use recipes::{BUSYBOX, HTTPD, NGINX};
+pub use recipes::{BUSYBOX, HTTPD, NGINX, PAUSE};
 pub use store::Store;

@@ -22,6 +22,9 @@ pub const NGINX: &str = "registry.k8s.io/e2e-test-images/nginx:1.14-2";
 /// A web server on port 80 which logs that it is "httpd".
 pub const HTTPD: &str = "registry.k8s.io/e2e-test-images/httpd:2.4.39-4";
 
+/// What other runtimes run in each pod.
+pub const PAUSE: &str = "registry.k8s.io/pause:3.9";
+
 const STAGING: &str = "gcr.io/k8s-staging-cri-tools";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -287,7 +290,7 @@ fn add_small_programs(images: &mut BTreeMap<String, Image>, scratch: &Path) -> R
     let pause = Image::new(Vocabulary::Docker, &[(pause, Compression::Gzip)], &config)?;
     // Other runtimes ask for later versions of it, when the same tests run against them.
     for name in [
-        "registry.k8s.io/pause:3.9",
+        PAUSE,
         "k8s.gcr.io/pause:3.9",
         "registry.k8s.io/pause:3.10",
         "registry.k8s.io/pause:3.10.1",

@@ -11,6 +11,7 @@ mod disk;
 pub mod launch;
 mod leak;
 mod netfilter;
+mod network;
 mod processes;
 mod reclaim;
 mod slot;
@@ -23,6 +24,7 @@ pub use cgroup_driver::CgroupDriver;
 pub use daemon::{Daemon, RunDirectory};
 pub use disk::{Disk, DiskSize, Shortage};
 pub use leak::{Snapshot, Usage};
+pub use network::enter_private_network;
 pub use slot::Slot;
 pub use wait::{deadline, until};
 

@@ -1,4 +1,4 @@
-//! The few netlink messages that looking at nftables takes, and removing a bridge and a table
+//! The few netlink messages that looking at nftables takes, removing a bridge and a table, and bringing up a link
 //! (netlink(7), linux/netfilter/nf_tables.h).
 
 use std::{collections::BTreeMap, os::fd::AsRawFd as _};
@@ -24,7 +24,9 @@ const GET_SET: u16 = NFTABLES | 10;
 const GET_ELEMENTS: u16 = NFTABLES | 13;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
+const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const IFF_UP: u32 = 1;
 /// linux/netlink.h, since Linux 3.1.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// Other tests change their tables at the same time, but not for ever.
@@ -92,6 +94,19 @@ pub(super) fn delete_link(name: &str) -> Result<()> {
             .map(drop)
             .with_context(|| format!("deleting the link {name}")),
     }
+}
+
+/// Brings up the link `name`.
+pub(super) fn bring_up(name: &str) -> Result<()> {
+    // struct ifinfomsg: no index, and which flags are to be set among those that are to be changed.
+    let mut body = vec![0; 8];
+    body.extend(IFF_UP.to_ne_bytes());
+    body.extend(IFF_UP.to_ne_bytes());
+    body.extend(attribute(IFLA_IFNAME, name));
+    let packet = packed(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, 1, &body);
+    exchange(SockProtocol::NetlinkRoute, &packet)
+        .map(drop)
+        .with_context(|| format!("bringing up the link {name}"))
 }
 
 /// The body of an nf_tables message: struct nfgenmsg, then attributes.

@@ -64,6 +64,14 @@ impl Slot {
         )
     }
 
+    /// Kills the slot's processes, and removes its cgroups, mounts, links, rules and files.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub(crate) fn clear(&self) -> Result<()> {
+        reclaim::reclaim(self)
+    }
+
     /// The directory that holds everything of this slot.
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -36,6 +36,7 @@ figures! {
     Create: "CreateContainer", "ms", Goal::Most(1.5);
     Start: "StartContainer", "ms", Goal::Most(3.0);
     PodUp: "pod up (the three)", "ms", Goal::Most(8.0);
+    PodUpRatio: "pod up: the peer's time over ours", "times", Goal::Least(15.0);
     Exec: "ExecSync true", "ms", Goal::Most(2.0);
     Stop: "StopContainer(0)", "ms", Goal::Most(3.0);
     Remove: "RemoveContainer", "ms", Goal::Most(2.0);
@@ -107,6 +108,30 @@ fn measured(columns: &[Measured]) -> impl Iterator<Item = Figure> {
     Figure::ALL.iter().copied().filter(has)
 }
 
+/// Adds to the first column what is judged of it by the second.
+pub(crate) fn add_ratios(columns: &mut [Measured]) {
+    let [own, peer] = columns else { return };
+    if let (Some(ours), Some(theirs)) = (own.value(Figure::PodUp), peer.value(Figure::PodUp)) {
+        own.values.push((Figure::PodUpRatio, theirs / ours));
+    }
+}
+
+/// Whether the first column reaches the goal.
+fn reached(columns: &[Measured], figure: Figure) -> bool {
+    let own = columns.first().and_then(|column| column.value(figure));
+    own.is_some_and(|own| match figure.about().2 {
+        Goal::Most(bound) => own <= bound,
+        Goal::Least(bound) => own >= bound,
+    })
+}
+
+/// How many of the rows miss their goal.
+pub(crate) fn missed(columns: &[Measured]) -> usize {
+    measured(columns)
+        .filter(|figure| !reached(columns, *figure))
+        .count()
+}
+
 /// The table in Markdown; the first column decides whether a goal is reached.
 pub(crate) fn table(columns: &[Measured]) -> String {
     let mut text = String::from("| figure |");
@@ -124,16 +149,16 @@ pub(crate) fn table(columns: &[Measured]) -> String {
             let value = value.map_or("–".to_owned(), |value| format!("{value:.2} {unit}"));
             let _ = write!(text, " {value} |");
         }
-        let own = columns[0].value(figure);
-        let (sign, bound, reached) = match goal {
-            Goal::Most(bound) => ("≤", bound, own.is_some_and(|own| own <= bound)),
-            Goal::Least(bound) => ("≥", bound, own.is_some_and(|own| own >= bound)),
+        let verdict = if reached(columns, figure) {
+            "yes"
+        } else {
+            "**no**"
         };
-        let _ = writeln!(
-            text,
-            " {sign} {bound} | {} |",
-            if reached { "yes" } else { "no" }
-        );
+        let (sign, bound) = match goal {
+            Goal::Most(bound) => ("≤", bound),
+            Goal::Least(bound) => ("≥", bound),
+        };
+        let _ = writeln!(text, " {sign} {bound} | {verdict} |");
     }
     text
 }
@@ -153,4 +178,57 @@ pub(crate) fn json(columns: &[Measured]) -> Value {
         json!({ "figure": name, "unit": unit, "values": values, "goal": goal })
     });
     Value::Array(rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(name: &str, values: &[(Figure, f64)]) -> Measured {
+        Measured {
+            name: name.to_owned(),
+            values: values.to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_first_column_is_judged() {
+        let own = column("own", &[(Figure::PodUp, 8.0), (Figure::Rate, 119.0)]);
+        let peer = column("peer", &[(Figure::PodUp, 400.0), (Figure::Rate, 6.0)]);
+        assert_eq!(missed(&[own, peer]), 1);
+        let slow = column("slow", &[(Figure::PodUp, 8.1), (Figure::Rate, 120.0)]);
+        assert_eq!(missed(&[slow]), 1);
+        // A row that only the peer has an answer for.
+        let peer = column("peer", &[(Figure::PodMetrics, 1.0)]);
+        assert_eq!(missed(&[column("own", &[]), peer]), 1);
+    }
+
+    #[test]
+    fn the_peer_must_be_slower_by_the_ratio() {
+        for (theirs, expected) in [(120.0, 0), (119.0, 1)] {
+            let own = column("own", &[(Figure::PodUp, 8.0)]);
+            let mut columns = [own, column("peer", &[(Figure::PodUp, theirs)])];
+            add_ratios(&mut columns);
+            assert_eq!(missed(&columns), expected);
+            let ratio = columns[0].value(Figure::PodUpRatio);
+            assert_eq!(ratio, Some(theirs / 8.0));
+        }
+        let mut alone = [column("own", &[(Figure::PodUp, 8.0)])];
+        add_ratios(&mut alone);
+        assert_eq!(alone[0].value(Figure::PodUpRatio), None);
+    }
+
+    #[test]
+    fn the_table_says_which_goal_is_missed() {
+        let own = column("own", &[(Figure::PodUp, 9.5), (Figure::Exec, 1.0)]);
+        let text = table(&[own, column("peer", &[(Figure::PodUp, 185.0)])]);
+        let lines: Vec<_> = text.lines().skip(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "| pod up (the three) | 9.50 ms | 185.00 ms | ≤ 8 | **no** |",
+                "| ExecSync true | 1.00 ms | – | ≤ 2 | yes |",
+            ]
+        );
+    }
 }

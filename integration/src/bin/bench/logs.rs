@@ -25,7 +25,7 @@ pub(crate) async fn measure(target: &Target, measured: &mut Measured) -> Result<
         .create(&pod, target.container("writer").shell(&script))
         .await?;
     let mut runtime = proc::monitors(&before);
-    runtime.push(target.server());
+    runtime.push(target.server()?);
     let cpu = proc::cpu(&runtime);
     let start = Instant::now();
     target.cri.start_container(&id).await?;

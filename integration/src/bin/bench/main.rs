@@ -1,5 +1,5 @@
-//! Measures a private Podwright through its CRI socket, and any other runtime's socket in the same
-//! run: the same calls, the same images, the same machine. The figures hold for a quiet machine.
+//! Measures a private Podwright through its CRI socket, and in the same run a private containerd or any other runtime's socket:
+//! the same calls, the same images, the same machine. The figures hold for a quiet machine.
 
 mod crowd;
 mod figure;
@@ -11,11 +11,13 @@ mod streams;
 mod target;
 mod throughput;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use podwright_integration::registry::Registry;
+use podwright_integration::{
+    images, node::enter_private_network, peer::Programs, registry::Registry,
+};
 
 use figure::{Figure, Measured};
 use target::Target;
@@ -23,15 +25,36 @@ use target::Target;
 /// The figures of Podwright, and of another CRI runtime beside it
 #[derive(Debug, Parser)]
 struct Cli {
-    /// Another CRI runtime's socket: unix:///run/containerd/containerd.sock
-    #[arg(long, value_name = "unix://SOCKET")]
-    against: Option<String>,
+    /// Another CRI runtime: `containerd`, which is built and started for it, or a socket, unix:///run/crio/crio.sock
+    #[arg(long, value_name = "RUNTIME")]
+    against: Option<Peer>,
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Only these rows; may be repeated [default: all]
     #[arg(long, value_name = "ROWS")]
     only: Vec<Rows>,
+}
+
+/// What is measured beside Podwright.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Peer {
+    /// One that is started and ended here.
+    Containerd,
+    /// One that runs, by its socket.
+    Running(PathBuf),
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("unix://")) {
+            ("containerd", _) => Ok(Self::Containerd),
+            (_, Some(path)) => Ok(Self::Running(path.into())),
+            _ => Err("neither `containerd` nor unix://SOCKET".to_owned()),
+        }
+    }
 }
 
 /// Rows that are measured together, in the order of the table.
@@ -53,9 +76,8 @@ enum Rows {
     Crowd,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -64,21 +86,55 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<()> {
     println!("opening the test images; building them takes a minute, once");
-    let registry = Registry::with_test_images().await?;
-    let mut columns = vec![measure(Target::private(&registry).await?, &registry, &cli.only).await?];
-    if let Some(socket) = &cli.against {
-        let target = Target::other(socket).await;
-        let target = target.with_context(|| format!("connecting to {socket}"))?;
-        columns.push(measure(target, &registry, &cli.only).await?);
+    images::Store::open()?;
+    let mut programs = None;
+    if cli.against == Some(Peer::Containerd) {
+        println!(
+            "opening containerd, runc and CNI plugins; building them takes some minutes, once"
+        );
+        programs = Some(Programs::open()?);
+        // Before there are other threads. Both runtimes are in it, with nobody else's links and rules.
+        enter_private_network()?;
     }
+    let runtime = tokio::runtime::Runtime::new().context("starting the threads")?;
+    let missed = runtime.block_on(async {
+        tokio::select! {
+            missed = measure_all(cli, programs) => missed,
+            // Dropping the measurement ends what it has started.
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })?;
+    if missed > 0 {
+        bail!("{missed} goals are missed: the rows with **no**");
+    }
+    Ok(())
+}
+
+/// All columns. The answer is how many goals are missed.
+async fn measure_all(cli: &Cli, programs: Option<Programs>) -> Result<usize> {
+    let registry = Registry::with_test_images().await?;
+    let own = Target::private(&registry).await?;
+    let mut columns = vec![measure(own, &registry, &cli.only).await?];
+    let peer = match (&cli.against, programs) {
+        (Some(Peer::Running(path)), _) => {
+            let target = Target::running(path).await;
+            Some(target.with_context(|| format!("connecting to {}", path.display()))?)
+        }
+        (_, Some(programs)) => Some(Target::containerd(programs, &registry).await?),
+        _ => None,
+    };
+    if let Some(peer) = peer {
+        columns.push(measure(peer, &registry, &cli.only).await?);
+    }
+    figure::add_ratios(&mut columns);
     println!("\n{}", figure::table(&columns));
     if let Some(path) = &cli.json {
         std::fs::write(path, figure::json(&columns).to_string())
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(())
+    Ok(figure::missed(&columns))
 }
 
 /// The rows of one runtime, from an idle daemon to a full node.
@@ -101,4 +157,17 @@ async fn measure(mut target: Target, registry: &Registry, only: &[Rows]) -> Resu
     }
     target.close().await?;
     Ok(measured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_named_or_found_by_their_socket() {
+        assert_eq!("containerd".parse(), Ok(Peer::Containerd));
+        let running = Peer::Running("/run/x.sock".into());
+        assert_eq!("unix:///run/x.sock".parse(), Ok(running));
+        assert!("crio".parse::<Peer>().is_err());
+    }
 }

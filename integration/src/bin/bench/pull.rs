@@ -26,11 +26,11 @@ pub(crate) async fn measure(
     registry.add("bench.test/large:1", &image)?;
     drop(image);
     let reference = registry.reference("large:1");
-    let cpu = proc::cpu(&[target.server()]);
+    let cpu = proc::cpu(&[target.server()?]);
     let start = Instant::now();
     target.cri.pull(&reference).await?;
     let elapsed = start.elapsed();
-    let cpu = proc::cpu(&[target.server()]).saturating_sub(cpu);
+    let cpu = proc::cpu(&[target.server()?]).saturating_sub(cpu);
     measured.add(Figure::Pull, elapsed.as_secs_f64());
     measured.add(Figure::PullCpu, cpu.as_secs_f64());
     let image = Some(ImageSpec {

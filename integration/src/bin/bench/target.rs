@@ -1,16 +1,21 @@
 //! A runtime to measure.
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use podwright_cri_api::{client, v1::VersionRequest};
+use podwright_cri_api::{
+    client,
+    v1::{ListPodSandboxRequest, VersionRequest},
+};
 use podwright_integration::{
     cri::{Cri, Pod},
     images::BUSYBOX,
     node::Daemon,
+    peer::{Containerd, Programs},
     pod::{ContainerSpec, PodSpec},
     registry::Registry,
 };
@@ -21,46 +26,60 @@ use tempfile::TempDir;
 pub(crate) struct Target {
     name: String,
     pub(crate) cri: Cri,
-    server: u32,
-    /// Only for our own: it can be killed and started again.
-    pub(crate) daemon: Option<Daemon>,
+    runtime: Runtime,
     cgroup: String,
     next: AtomicU32,
     _logs: TempDir,
+}
+
+/// Whose process it is.
+#[derive(Debug)]
+enum Runtime {
+    Podwright(Daemon),
+    Containerd(Containerd),
+    /// Somebody else's, by its process id.
+    Running(u32),
+}
+
+impl Runtime {
+    fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Podwright(daemon) => daemon.pid(),
+            Self::Containerd(containerd) => containerd.pid(),
+            Self::Running(pid) => Some(*pid),
+        }
+    }
 }
 
 impl Target {
     /// A private Podwright.
     pub(crate) async fn private(registry: &Registry) -> Result<Self> {
         let daemon = Daemon::start(registry).await?;
-        let server = daemon.pid().context("the daemon has ended")?;
         let cgroup = daemon.slot().cgroup();
-        Self::new(daemon.client(), server, cgroup, Some(daemon)).await
+        Self::new(daemon.client(), cgroup, Runtime::Podwright(daemon)).await
     }
 
-    /// The server at `unix://SOCKET`.
-    pub(crate) async fn other(socket: &str) -> Result<Self> {
-        let path = socket.strip_prefix("unix://").unwrap_or(socket);
-        let peer = tokio::net::UnixStream::connect(path).await?.peer_cred()?;
+    /// A private containerd.
+    pub(crate) async fn containerd(programs: Programs, registry: &Registry) -> Result<Self> {
+        let containerd = Containerd::start(programs, registry).await?;
+        let cgroup = containerd.slot().cgroup();
+        let client = containerd.client();
+        Self::new(client, cgroup, Runtime::Containerd(containerd)).await
+    }
+
+    /// The server at `socket`.
+    pub(crate) async fn running(socket: &Path) -> Result<Self> {
+        let peer = tokio::net::UnixStream::connect(socket).await?.peer_cred()?;
         let server = peer
             .pid()
             .and_then(|pid| u32::try_from(pid).ok())
             .context("it has no pid")?;
-        Self::new(
-            client::connect(path).await?,
-            server,
-            "/podwright-bench".to_owned(),
-            None,
-        )
-        .await
+        let client = client::connect(socket).await?;
+        let cgroup = "/podwright-bench".to_owned();
+        Self::new(client, cgroup, Runtime::Running(server)).await
     }
 
-    async fn new(
-        client: client::Client,
-        server: u32,
-        cgroup: String,
-        daemon: Option<Daemon>,
-    ) -> Result<Self> {
+    async fn new(client: client::Client, cgroup: String, runtime: Runtime) -> Result<Self> {
         let version = client
             .clone()
             .runtime
@@ -76,8 +95,7 @@ impl Target {
         Ok(Self {
             name,
             cri,
-            server,
-            daemon,
+            runtime,
             cgroup,
             next: AtomicU32::new(0),
             _logs: logs,
@@ -90,11 +108,36 @@ impl Target {
     }
 
     /// The daemon's process.
-    pub(crate) fn server(&self) -> u32 {
-        self.daemon
-            .as_ref()
-            .and_then(Daemon::pid)
-            .unwrap_or(self.server)
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn server(&self) -> Result<u32> {
+        self.runtime.pid().context("the daemon has ended")
+    }
+
+    /// Kills the daemon and starts it again. The answer is the time from its start to its first answer; there is none of a daemon
+    /// that is not ours to kill.
+    pub(crate) async fn restart(&mut self) -> Result<Option<Duration>> {
+        let (start, client) = match &mut self.runtime {
+            Runtime::Podwright(daemon) => {
+                daemon.kill9().await?;
+                let start = Instant::now();
+                daemon.restart().await?;
+                (start, daemon.client())
+            }
+            Runtime::Containerd(containerd) => {
+                containerd.kill9()?;
+                let start = Instant::now();
+                containerd.restart().await?;
+                (start, containerd.client())
+            }
+            Runtime::Running(_) => return Ok(None),
+        };
+        let mut runtime = client.runtime;
+        runtime
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await?;
+        Ok(Some(start.elapsed()))
     }
 
     /// A pod below a cgroup parent, with a host port; each call gives another.
@@ -146,9 +189,10 @@ impl Target {
 
     /// Ends a private daemon.
     pub(crate) async fn close(self) -> Result<()> {
-        match self.daemon {
-            Some(mut daemon) => daemon.terminate().await,
-            None => Ok(()),
+        match self.runtime {
+            Runtime::Podwright(mut daemon) => daemon.terminate().await,
+            Runtime::Containerd(containerd) => containerd.close(),
+            Runtime::Running(_) => Ok(()),
         }
     }
 }
