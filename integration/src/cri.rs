@@ -9,9 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use podwright_cri_api::client::Client;
 use podwright_cri_api::v1::{
     ContainerState, ContainerStatus, ContainerStatusRequest, CreateContainerRequest,
-    ExecSyncRequest, ExecSyncResponse, ImageSpec, ListPodSandboxRequest, PodSandboxStatus,
-    PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
-    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    ExecSyncRequest, ExecSyncResponse, ImageSpec, ListPodSandboxRequest, NetworkConfig,
+    PodSandboxStatus, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
+    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, RuntimeConfig,
+    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, UpdateRuntimeConfigRequest,
 };
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -269,6 +270,39 @@ impl Cri {
             text(&done.stderr)
         );
         Ok(text(&done.stdout))
+    }
+
+    /// Has a container's log go on in a new file of the old name.
+    ///
+    /// # Errors
+    /// The daemon's answer.
+    pub async fn reopen_log(&self, id: &str) -> Result<(), Status> {
+        let request = ReopenContainerLogRequest {
+            container_id: id.to_owned(),
+        };
+        self.client()
+            .runtime
+            .reopen_container_log(request)
+            .await
+            .map(drop)
+    }
+
+    /// Says which addresses new pods get: ranges of one or both IP versions, with a comma between.
+    ///
+    /// # Errors
+    /// The daemon's answer.
+    pub async fn give_pod_cidr(&self, pod_cidr: &str) -> Result<(), Status> {
+        let network_config = Some(NetworkConfig {
+            pod_cidr: pod_cidr.to_owned(),
+        });
+        let request = UpdateRuntimeConfigRequest {
+            runtime_config: Some(RuntimeConfig { network_config }),
+        };
+        self.client()
+            .runtime
+            .update_runtime_config(request)
+            .await
+            .map(drop)
     }
 
     /// A container's status.

@@ -9,6 +9,7 @@ mod packages;
 pub mod patience;
 pub mod peer;
 pub mod pod;
+pub mod proc;
 pub mod random;
 pub mod registry;
 pub mod stream;

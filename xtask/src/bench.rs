@@ -18,7 +18,8 @@ pub(crate) struct Bench {
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only these rows: idle, latency, throughput, logs, streams, pull, crowd; may be repeated [default: all]
+    /// Only these rows: idle, latency, throughput, logs, streams, pull, crowd; and, which are asked for by name alone:
+    /// probes, scale, writers; may be repeated
     #[arg(long, value_name = "ROWS")]
     only: Vec<String>,
 }

@@ -109,6 +109,15 @@ impl Slot {
         ]
     }
 
+    /// Address ranges for thousands of pods, to be given to the daemon: an IPv4 /20 and the same IPv6 /64. Slots beyond
+    /// the first 1,024 would share them, which no machine reaches.
+    pub fn wide_subnets(&self) -> [String; 2] {
+        let number = self.number % 1024;
+        let [_, v6] = self.subnets();
+        let v4 = format!("10.{}.{}.0/20", 128 + number / 16, number % 16 * 16);
+        [v4, v6]
+    }
+
     /// Whether `address` is one of this slot's.
     pub fn owns(&self, address: IpAddr) -> bool {
         match address {

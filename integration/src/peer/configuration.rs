@@ -93,7 +93,7 @@ pub(super) fn containerd(slot: &Slot, programs: &Path) -> String {
 
 /// The network that containerd's own script for new nodes (`script/setup/install-cni`) sets up, with the slot's names.
 pub(super) fn network(slot: &Slot) -> String {
-    let [subnet, _] = slot.subnets();
+    let [subnet, _] = slot.wide_subnets();
     let bridge = json!({
         "type": "bridge",
         "bridge": slot.bridge(),

@@ -3,7 +3,6 @@
 use std::fs;
 
 use anyhow::Result;
-use podwright_cri_api::v1::ReopenContainerLogRequest;
 use podwright_integration::{
     log::{self, Stream, Tag},
     node::{Node, until},
@@ -103,14 +102,7 @@ async fn a_reopened_log_goes_on_in_the_new_file() -> Result<()> {
         .await?;
         let old = path.with_extension(format!("log.{rotation}"));
         fs::rename(&path, &old)?;
-        let request = ReopenContainerLogRequest {
-            container_id: id.clone(),
-        };
-        node.cri
-            .client()
-            .runtime
-            .reopen_container_log(request)
-            .await?;
+        node.cri.reopen_log(&id).await?;
         rotated.push(old);
     }
     node.cri.wait_exit(&id).await?;
@@ -136,14 +128,7 @@ async fn only_a_running_containers_log_reopens() -> Result<()> {
         .run(&pod, ContainerSpec::new("c").shell("exit 0"))
         .await?;
     node.cri.wait_exit(&id).await?;
-    let request = ReopenContainerLogRequest { container_id: id };
-    let refused = node
-        .cri
-        .client()
-        .runtime
-        .reopen_container_log(request)
-        .await
-        .unwrap_err();
+    let refused = node.cri.reopen_log(&id).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     node.finish().await
 }

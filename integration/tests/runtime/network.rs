@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
-use podwright_cri_api::v1::{NetworkConfig, RuntimeConfig, UpdateRuntimeConfigRequest};
 use podwright_integration::{
     cri::Pod,
     images::HTTPD,
@@ -14,7 +13,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tonic::{Code, Status};
+use tonic::Code;
 
 const PAGE: &str = "It works!";
 
@@ -158,17 +157,6 @@ async fn addresses_are_given_back() -> Result<()> {
     node.finish().await
 }
 
-async fn give(node: &Node, pod_cidr: &str) -> Result<(), Status> {
-    let network_config = Some(NetworkConfig {
-        pod_cidr: pod_cidr.to_owned(),
-    });
-    let request = UpdateRuntimeConfigRequest {
-        runtime_config: Some(RuntimeConfig { network_config }),
-    };
-    let mut runtime = node.cri.client().runtime;
-    runtime.update_runtime_config(request).await.map(drop)
-}
-
 /// The two halves of a slot's own subnets, so that no other test's are touched.
 fn halves(node: &Node) -> [String; 2] {
     let [v4, v6] = node.daemon.slot().subnets();
@@ -182,11 +170,11 @@ fn halves(node: &Node) -> [String; 2] {
 async fn the_cluster_gives_the_pods_addresses() -> Result<()> {
     let mut node = Node::start().await?;
     let [low, high] = halves(&node);
-    give(&node, &low).await?;
+    node.cri.give_pod_cidr(&low).await?;
     let pod = server(&mut node, PodSpec::new("old")).await?;
-    give(&node, &low).await?;
+    node.cri.give_pod_cidr(&low).await?;
     let old = addresses(&node, &pod).await?;
-    give(&node, &high).await?;
+    node.cri.give_pod_cidr(&high).await?;
     node.daemon.kill9().await?;
     node.daemon.restart().await?;
     assert_eq!(
@@ -212,14 +200,16 @@ async fn the_cluster_gives_the_pods_addresses() -> Result<()> {
     assert!(fetched.contains(PAGE), "{fetched}");
     node.cri.remove_all_pods().await?;
     // With nobody left in them, the slot's own ranges can come back as they were.
-    give(&node, &node.daemon.slot().subnets().join(",")).await?;
+    node.cri
+        .give_pod_cidr(&node.daemon.slot().subnets().join(","))
+        .await?;
     node.finish().await
 }
 
 #[tokio::test]
 async fn a_pod_cidr_that_is_none_changes_nothing() -> Result<()> {
     let node = Node::start().await?;
-    give(&node, "").await?;
+    node.cri.give_pod_cidr("").await?;
     let long = "1".repeat(100_000);
     for bad in [
         "10.0.0.1/24",
@@ -229,7 +219,7 @@ async fn a_pod_cidr_that_is_none_changes_nothing() -> Result<()> {
         "10.1.0.0/31",
         &long,
     ] {
-        let refused = give(&node, bad).await.unwrap_err();
+        let refused = node.cri.give_pod_cidr(bad).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
         assert!(refused.message().len() < 500, "{refused}");
     }
@@ -238,7 +228,7 @@ async fn a_pod_cidr_that_is_none_changes_nothing() -> Result<()> {
     assert!(all.iter().all(|address| node.daemon.slot().owns(*address)));
     // A range around one of which pods have addresses would have two gateways.
     let wide = "10.0.0.0/8";
-    let refused = give(&node, wide).await.unwrap_err();
+    let refused = node.cri.give_pod_cidr(wide).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     node.finish().await
 }

@@ -14,10 +14,10 @@ use podwright_cri_api::v1::{
     ListContainerStatsRequest, ListContainersRequest, ListPodSandboxMetricsRequest,
     ListPodSandboxStatsRequest,
 };
-use podwright_integration::cri::Pod;
+use podwright_integration::proc;
 use tonic::{Code, Status};
 
-use crate::{Figure, Measured, Target, proc};
+use crate::{Figure, Measured, Target, target::Sleeper};
 
 const IDLE: Duration = Duration::from_secs(10);
 const FROZEN: usize = 12;
@@ -35,14 +35,14 @@ pub(crate) async fn measure(target: &mut Target, measured: &mut Measured) -> Res
     target.rest().await;
     let before = proc::all();
     let alone = proc::pss(target.server()?)?;
-    let mut pods = target.crowd(50).await?;
+    let mut sleepers = target.crowd(50).await?;
     target.rest().await;
     let monitors = proc::monitors(&before);
     memory(target, measured, &monitors, alone)?;
-    further_containers(target, measured, &before, &pods).await?;
+    further_containers(target, measured, &before, &sleepers).await?;
     freeze(target, measured, &monitors).await?;
 
-    pods.extend(target.crowd(50).await?);
+    sleepers.extend(target.crowd(50).await?);
     target.rest().await;
     let mut runtime = proc::monitors(&before);
     runtime.push(target.server()?);
@@ -55,23 +55,30 @@ pub(crate) async fn measure(target: &mut Target, measured: &mut Measured) -> Res
     );
     lists(target, measured).await?;
 
-    target.remove(pods.split_off(50)).await?;
+    target.dismiss(sleepers.split_off(50)).await?;
     restart(target, measured).await?;
-    target.remove(pods).await
+    target.dismiss(sleepers).await
 }
 
 fn memory(target: &Target, measured: &mut Measured, monitors: &[u32], alone: f64) -> Result<()> {
-    let sum = |of: fn(u32) -> Result<f64>| monitors.iter().map(|pid| of(*pid)).sum::<Result<f64>>();
-    let grown = proc::pss(target.server()?)? - alone;
-    measured.add(Figure::PodMemory, (sum(proc::pss)? + grown) / 50.0);
+    let all = pods_memory(target, monitors, alone)?;
+    measured.add(Figure::PodMemory, all / 50.0);
     if !monitors.is_empty() {
         let count = u32::try_from(monitors.len())?;
-        measured.add(
-            Figure::MonitorMemory,
-            sum(proc::private)? / f64::from(count),
-        );
+        let private = sum(monitors, proc::private)?;
+        measured.add(Figure::MonitorMemory, private / f64::from(count));
     }
     Ok(())
+}
+
+/// What all pods take of the runtime's memory, in KiB: their `monitors`, and by how much the daemon has grown since it was
+/// `alone`.
+pub(crate) fn pods_memory(target: &Target, monitors: &[u32], alone: f64) -> Result<f64> {
+    Ok(sum(monitors, proc::pss)? + proc::pss(target.server()?)? - alone)
+}
+
+fn sum(processes: &[u32], of: fn(u32) -> Result<f64>) -> Result<f64> {
+    processes.iter().map(|pid| of(*pid)).sum()
 }
 
 /// A second container in each of the pods; gone again when this returns. A runtime with a process per
@@ -80,23 +87,19 @@ async fn further_containers(
     target: &Target,
     measured: &mut Measured,
     before: &BTreeSet<u32>,
-    pods: &[Pod],
+    sleepers: &[Sleeper],
 ) -> Result<()> {
     let total = || -> Result<f64> {
         let monitors = proc::monitors(before);
-        let sum: f64 = monitors
-            .iter()
-            .map(|pid| proc::pss(*pid))
-            .sum::<Result<f64>>()?;
-        Ok(sum + proc::pss(target.server()?)?)
+        pods_memory(target, &monitors, 0.0)
     };
     let one = total()?;
     let mut seconds = Vec::new();
-    for pod in pods {
+    for Sleeper { pod, .. } in sleepers {
         seconds.push(target.cri.run(pod, target.container("second")).await?);
     }
     target.rest().await;
-    let count = u32::try_from(pods.len())?;
+    let count = u32::try_from(sleepers.len())?;
     measured.add(Figure::ContainerMemory, (total()? - one) / f64::from(count));
     for id in seconds {
         target.cri.stop(&id, 0).await?;

@@ -11,6 +11,8 @@ pub(crate) enum Goal {
     Most(f64),
     /// At least.
     Least(f64),
+    /// None: it tells more about other figures.
+    None,
 }
 
 macro_rules! figures {
@@ -62,6 +64,28 @@ figures! {
     PullCpu: "runtime's CPU for that pull", "s", Goal::Most(1.5);
     Restart: "serving again after kill -9, 50 pods", "s", Goal::Most(0.1);
     Frozen: "ListContainerStats with 12 of 50 pods' processes frozen", "ms", Goal::Most(20.0);
+    ProbesCpu: "machine CPU of 1,000 exec probes a second, 100 pods", "cores", Goal::Most(1.0);
+    ProbesClientCpu: "the client's own CPU for them, not in that", "cores", Goal::None;
+    ProbesLast: "latest answer to a probe, after it was due", "ms", Goal::Most(50.0);
+    Probes99: "the same, p99", "ms", Goal::None;
+    ScaleUp: "pod up, the last 50 of 1,000 pods over the first 50", "times", Goal::Most(1.3);
+    ScaleExec: "ExecSync true, the last 50 of 1,000 pods over the first 50", "times", Goal::Most(1.3);
+    ScaleDown: "pod down, 50 of 1,000 pods over the last 50", "times", Goal::Most(1.3);
+    ScaleMemory: "runtime's memory per pod (PSS), 1,000 pods", "KiB", Goal::Most(200.0);
+    ScaleContainers: "ListContainers, 1,000 pods, p99", "ms", Goal::Most(5.0);
+    ScalePods: "ListPodSandbox, 1,000 pods, p99", "ms", Goal::Most(5.0);
+    LinesLost: "lines lost of 100 writers, 1 MiB/s each, logs rotated at 10 MiB", "", Goal::Most(0.0);
+    WritersCpu: "runtime's CPU for these writers", "% of a core", Goal::Most(15.0);
+}
+
+/// The time that `percent` of `times` do not exceed.
+pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort();
+    let rank = (times.len() * percent).div_ceil(100);
+    times
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
 }
 
 /// One runtime's column. A row that it has no answer for (UNIMPLEMENTED) stays empty.
@@ -82,16 +106,24 @@ impl Measured {
     /// Adds a figure, and shows it at once.
     pub(crate) fn add(&mut self, figure: Figure, value: f64) {
         let (text, unit, _) = figure.about();
-        println!("  {text:<58} {value:>10.2} {unit}");
+        println!("  {text:<64} {value:>10.2} {unit}");
         self.values.push((figure, value));
     }
 
     /// Adds the median of `times`, in the figure's unit.
     pub(crate) fn add_median(&mut self, figure: Figure, times: &mut [Duration]) {
-        times.sort();
-        let median = times.get(times.len() / 2).copied().unwrap_or_default();
+        self.add_percentile(figure, times, 50);
+    }
+
+    /// Adds a percentile of `times`, in the figure's unit.
+    pub(crate) fn add_percentile(
+        &mut self,
+        figure: Figure,
+        times: &mut [Duration],
+        percent: usize,
+    ) {
         let factor = if figure.about().1 == "ms" { 1e3 } else { 1.0 };
-        self.add(figure, median.as_secs_f64() * factor);
+        self.add(figure, percentile(times, percent).as_secs_f64() * factor);
     }
 
     fn value(&self, figure: Figure) -> Option<f64> {
@@ -122,6 +154,7 @@ fn reached(columns: &[Measured], figure: Figure) -> bool {
     own.is_some_and(|own| match figure.about().2 {
         Goal::Most(bound) => own <= bound,
         Goal::Least(bound) => own >= bound,
+        Goal::None => true,
     })
 }
 
@@ -149,16 +182,20 @@ pub(crate) fn table(columns: &[Measured]) -> String {
             let value = value.map_or("–".to_owned(), |value| format!("{value:.2} {unit}"));
             let _ = write!(text, " {value} |");
         }
+        let goal = match goal {
+            Goal::Most(bound) => format!("≤ {bound}"),
+            Goal::Least(bound) => format!("≥ {bound}"),
+            Goal::None => {
+                text.push_str(" – | |\n");
+                continue;
+            }
+        };
         let verdict = if reached(columns, figure) {
             "yes"
         } else {
             "**no**"
         };
-        let (sign, bound) = match goal {
-            Goal::Most(bound) => ("≤", bound),
-            Goal::Least(bound) => ("≥", bound),
-        };
-        let _ = writeln!(text, " {sign} {bound} | {verdict} |");
+        let _ = writeln!(text, " {goal} | {verdict} |");
     }
     text
 }
@@ -174,6 +211,7 @@ pub(crate) fn json(columns: &[Measured]) -> Value {
         let goal = match goal {
             Goal::Most(bound) => json!({ "at_most": bound }),
             Goal::Least(bound) => json!({ "at_least": bound }),
+            Goal::None => Value::Null,
         };
         json!({ "figure": name, "unit": unit, "values": values, "goal": goal })
     });
@@ -220,7 +258,13 @@ mod tests {
 
     #[test]
     fn the_table_says_which_goal_is_missed() {
-        let own = column("own", &[(Figure::PodUp, 9.5), (Figure::Exec, 1.0)]);
+        let values = [
+            (Figure::PodUp, 9.5),
+            (Figure::Exec, 1.0),
+            (Figure::Probes99, 3.0),
+        ];
+        let own = column("own", &values);
+        assert_eq!(missed(std::slice::from_ref(&own)), 1);
         let text = table(&[own, column("peer", &[(Figure::PodUp, 185.0)])]);
         let lines: Vec<_> = text.lines().skip(2).collect();
         assert_eq!(
@@ -228,7 +272,18 @@ mod tests {
             [
                 "| pod up (the three) | 9.50 ms | 185.00 ms | ≤ 8 | **no** |",
                 "| ExecSync true | 1.00 ms | – | ≤ 2 | yes |",
+                "| the same, p99 | 3.00 ms | – | – | |",
             ]
         );
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_times() {
+        let mut times: Vec<_> = (1..=200).rev().map(Duration::from_millis).collect();
+        assert_eq!(percentile(&mut times, 99), Duration::from_millis(198));
+        assert_eq!(percentile(&mut times, 50), Duration::from_millis(100));
+        assert_eq!(percentile(&mut times, 100), Duration::from_millis(200));
+        assert_eq!(percentile(&mut times[..1], 99), Duration::from_millis(1));
+        assert_eq!(percentile(&mut [], 99), Duration::ZERO);
     }
 }

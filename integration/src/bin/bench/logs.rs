@@ -1,10 +1,16 @@
 //! A container that writes as fast as it can.
 
-use std::{fs::File, io::Read as _, path::Path, time::Instant};
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
+use podwright_integration::proc;
 
-use crate::{Figure, Measured, Target, proc};
+use crate::{Figure, Measured, Target};
 
 /// Lines of 100 bytes with their newline. The writer repeats a file of them: a tool that makes them one by one would be what
 /// is measured.
@@ -43,33 +49,38 @@ pub(crate) async fn measure(target: &Target, measured: &mut Measured) -> Result<
     let mebibytes = (LINES * 100) as f64 / f64::from(1 << 20);
     measured.add(Figure::LogRate, mebibytes / elapsed.as_secs_f64());
     measured.add(Figure::LogCpu, cpu.as_secs_f64());
-    target.remove(vec![pod]).await
+    target.remove(&pod).await
 }
 
 /// How many whole lines of the workload a log holds.
 fn count(path: &Path) -> Result<u64> {
-    let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let (mut count, mut rest, mut buffer) = (0, Vec::new(), vec![0; 1 << 20]);
     let text = [b"0".repeat(99), b"\n".to_vec()].concat();
-    loop {
-        let length = file.read(&mut buffer)?;
-        if length == 0 {
-            ensure!(rest.is_empty(), "the last record is torn");
-            return Ok(count);
-        }
-        rest.extend(&buffer[..length]);
-        let whole = rest
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1);
-        for record in rest[..whole].split_inclusive(|byte| *byte == b'\n') {
-            ensure!(
-                record.ends_with(&text),
-                "a torn record: {}",
-                String::from_utf8_lossy(record)
-            );
-            count += 1;
-        }
-        rest.drain(..whole);
+    let mut count = 0;
+    records(path, |record| {
+        ensure!(
+            record.ends_with(&text),
+            "a torn record: {}",
+            String::from_utf8_lossy(record)
+        );
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Gives each record of a log with its newline to `take`, without holding the log in memory.
+pub(crate) fn records(path: &Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut record = Vec::new();
+    while reader.read_until(b'\n', &mut record)? > 0 {
+        ensure!(
+            record.ends_with(b"\n"),
+            "{}: the last record is torn",
+            path.display()
+        );
+        take(&record)?;
+        record.clear();
     }
+    Ok(())
 }

@@ -5,11 +5,14 @@ mod crowd;
 mod figure;
 mod latency;
 mod logs;
-mod proc;
+mod numbered;
+mod probes;
 mod pull;
+mod scale;
 mod streams;
 mod target;
 mod throughput;
+mod writers;
 
 use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
@@ -31,7 +34,7 @@ struct Cli {
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only these rows; may be repeated [default: all]
+    /// Only these rows; may be repeated [default: all but probes, scale and writers]
     #[arg(long, value_name = "ROWS")]
     only: Vec<Rows>,
 }
@@ -74,6 +77,19 @@ enum Rows {
     Pull,
     /// Lists, statistics and memory with many pods, and a restart
     Crowd,
+    /// A thousand exec probes a second
+    Probes,
+    /// A thousand pods
+    Scale,
+    /// A hundred containers that write their logs
+    Writers,
+}
+
+impl Rows {
+    /// Those that take minutes, or more of a machine than it may have, are asked for.
+    fn by_default(self) -> bool {
+        !matches!(self, Self::Probes | Self::Scale | Self::Writers)
+    }
 }
 
 fn main() -> ExitCode {
@@ -142,7 +158,11 @@ async fn measure(mut target: Target, registry: &Registry, only: &[Rows]) -> Resu
     let mut measured = Measured::new(target.name());
     println!("\n{}", target.name());
     for &rows in Rows::value_variants() {
-        if !only.is_empty() && !only.contains(&rows) {
+        let wanted = match only {
+            [] => rows.by_default(),
+            only => only.contains(&rows),
+        };
+        if !wanted {
             continue;
         }
         match rows {
@@ -153,6 +173,9 @@ async fn measure(mut target: Target, registry: &Registry, only: &[Rows]) -> Resu
             Rows::Streams => streams::measure(&target, &mut measured).await?,
             Rows::Pull => pull::measure(&target, registry, &mut measured).await?,
             Rows::Crowd => crowd::measure(&mut target, &mut measured).await?,
+            Rows::Probes => probes::measure(&target, &mut measured).await?,
+            Rows::Scale => scale::measure(&target, &mut measured).await?,
+            Rows::Writers => writers::measure(&target, &mut measured).await?,
         }
     }
     target.close().await?;

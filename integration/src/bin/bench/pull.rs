@@ -6,11 +6,12 @@ use anyhow::Result;
 use podwright_cri_api::v1::{ImageSpec, RemoveImageRequest};
 use podwright_integration::{
     images::{Compression, Entry, Image, Layer, Vocabulary},
+    proc,
     registry::Registry,
 };
 use serde_json::json;
 
-use crate::{Figure, Measured, Target, proc};
+use crate::{Figure, Measured, Target};
 
 const LAYERS: u64 = 8;
 /// Of 44 KiB each, as in an image of many libraries: together 220 MiB.

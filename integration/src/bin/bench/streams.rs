@@ -27,7 +27,7 @@ pub(crate) async fn measure(target: &Target, measured: &mut Measured) -> Result<
     let (to_pod, from_pod) = forward(target, &pod.id, &id).await?;
     measured.add(Figure::ForwardIn, to_pod);
     measured.add(Figure::ForwardOut, from_pod);
-    target.remove(vec![pod]).await
+    target.remove(&pod).await
 }
 
 fn rate(start: Instant) -> f64 {

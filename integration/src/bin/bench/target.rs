@@ -17,9 +17,21 @@ use podwright_integration::{
     node::Daemon,
     peer::{Containerd, Programs},
     pod::{ContainerSpec, PodSpec},
+    proc::Processors,
     registry::Registry,
 };
 use tempfile::TempDir;
+
+/// How long to wait for a quiet machine.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// A pod whose one container sleeps.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    pub(crate) pod: Pod,
+    /// The container's id.
+    pub(crate) container: String,
+}
 
 /// A CRI server with everything that the rows need.
 #[derive(Debug)]
@@ -159,25 +171,43 @@ impl Target {
         })
     }
 
-    /// Makes `count` pods with one container each, four at a time.
-    pub(crate) async fn crowd(&self, count: usize) -> Result<Vec<Pod>> {
-        let mut pods = Vec::new();
-        while pods.len() < count {
-            let batch = (0..4.min(count - pods.len())).map(|_| async {
-                let pod = self.cri.run_pod(self.pod()).await?;
-                self.cri.run(&pod, self.container("sleeper")).await?;
-                anyhow::Ok(pod)
-            });
-            pods.extend(futures_util::future::try_join_all(batch).await?);
-        }
-        Ok(pods)
+    /// A pod with a container that sleeps.
+    pub(crate) async fn sleeper(&self) -> Result<Sleeper> {
+        let pod = self.cri.run_pod(self.pod()).await?;
+        let container = self.cri.run(&pod, self.container("sleeper")).await?;
+        Ok(Sleeper { pod, container })
     }
 
-    /// Stops and removes these pods.
-    pub(crate) async fn remove(&self, pods: Vec<Pod>) -> Result<()> {
-        for pod in pods {
-            self.cri.stop_pod(&pod.id).await?;
-            self.cri.remove_pod(&pod.id).await?;
+    /// Makes `count` of them, four at a time.
+    pub(crate) async fn crowd(&self, count: usize) -> Result<Vec<Sleeper>> {
+        let mut sleepers = Vec::new();
+        while sleepers.len() < count {
+            let batch = (0..4.min(count - sleepers.len())).map(|_| self.sleeper());
+            sleepers.extend(futures_util::future::try_join_all(batch).await?);
+        }
+        Ok(sleepers)
+    }
+
+    /// Stops and removes a pod.
+    pub(crate) async fn remove(&self, pod: &Pod) -> Result<()> {
+        self.cri.stop_pod(&pod.id).await?;
+        self.cri.remove_pod(&pod.id).await?;
+        Ok(())
+    }
+
+    /// The same with many, one after the other.
+    pub(crate) async fn dismiss(&self, sleepers: Vec<Sleeper>) -> Result<()> {
+        for sleeper in sleepers {
+            self.remove(&sleeper.pod).await?;
+        }
+        Ok(())
+    }
+
+    /// Has addresses for thousands of pods. Another runtime's operator has seen to that.
+    pub(crate) async fn make_room(&self) -> Result<()> {
+        if let Runtime::Podwright(daemon) = &self.runtime {
+            let subnets = daemon.slot().wide_subnets().join(",");
+            self.cri.give_pod_cidr(&subnets).await?;
         }
         Ok(())
     }
@@ -185,6 +215,20 @@ impl Target {
     /// Lets what runs after a call (reclaiming, page writes) come to rest before a measurement.
     pub(crate) async fn rest(&self) {
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    /// The same after the work of hundreds of pods: until the machine uses less than a tenth of a processor for half a
+    /// second, which it need not do within [`QUIET`] when others use it too.
+    pub(crate) async fn long_rest(&self) -> Result<()> {
+        self.rest().await;
+        let end = Instant::now() + QUIET;
+        loop {
+            let processors = Processors::now()?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if processors.busy()? < 0.1 || Instant::now() > end {
+                return Ok(());
+            }
+        }
     }
 
     /// Ends a private daemon.
