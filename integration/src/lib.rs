@@ -8,6 +8,7 @@ pub mod node;
 mod packages;
 pub mod patience;
 pub mod peer;
+pub mod percentile;
 pub mod pod;
 pub mod proc;
 pub mod random;

@@ -257,6 +257,16 @@ impl ContainerSpec {
         self.with_security(|security| security.run_as_user = Some(Int64Value { value: uid }))
     }
 
+    /// Limits it as a kubelet limits a pod of the class Burstable.
+    pub fn limited(self) -> Self {
+        self.with_resources(|limits| {
+            limits.cpu_period = 100_000;
+            limits.cpu_quota = 100_000;
+            limits.cpu_shares = 512;
+            limits.memory_limit_in_bytes = 256 << 20;
+        })
+    }
+
     /// Changes the limits.
     pub fn with_resources(mut self, change: impl FnOnce(&mut LinuxContainerResources)) -> Self {
         let linux = self.config.linux.get_or_insert_default();

@@ -38,6 +38,17 @@ pub fn monitors(before: &BTreeSet<u32>) -> Vec<u32> {
         .collect()
 }
 
+/// The processes whose parent is `parent`.
+pub fn children(parent: u32) -> Vec<u32> {
+    let has_parent = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix("PPid:"));
+        line.and_then(|pid| pid.trim().parse().ok()) == Some(parent)
+    };
+    all().into_iter().filter(has_parent).collect()
+}
+
 /// The proportional set size in KiB.
 ///
 /// # Errors
@@ -169,6 +180,19 @@ mod tests {
         let (time, count) = unused(stat).unwrap();
         assert_eq!((time, count), (Duration::from_millis(530), 2));
         assert_eq!(unused("cpu  1 2 3\n"), None);
+    }
+
+    #[test]
+    fn children_are_those_of_their_parent() {
+        let parent = std::process::id();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert!(children(parent).contains(&child.id()));
+        assert!(!children(child.id()).contains(&parent));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod phase;
 mod power_cuts;
 mod programs;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod up;
@@ -44,6 +45,8 @@ enum Command {
     Conformance(conformance::Conformance),
     /// Measure a release build, and any other CRI runtime beside it
     Bench(bench::Bench),
+    /// Have very many pods come and go, and compare what is held before and after
+    Soak(soak::Soak),
     /// Run a command in a virtual machine with pure cgroup v2 and AppArmor
     Vm(vm::Vm),
     /// Cut the power of a node in a virtual machine again and again, and check what is left
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Soak(soak) => soak.run(),
         Command::Vm(vm) => vm.run(),
         Command::PowerCuts(cuts) => cuts.run(),
         Command::VmTest(vm_test) => vm_test.run(),

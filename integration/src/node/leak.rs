@@ -61,6 +61,16 @@ impl Snapshot {
         Ok(Self { items })
     }
 
+    /// How many there are of each kind: `process`, `mount`, `cgroup`, `nftables`, `link`, `file`.
+    pub fn counts(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for item in &self.items {
+            let kind = item.split([' ', ':']).next().unwrap_or_default();
+            *counts.entry(kind).or_default() += 1;
+        }
+        counts
+    }
+
     /// Waits until the slot is as it was here: what is slow to destroy may go after a call's return.
     ///
     /// # Errors

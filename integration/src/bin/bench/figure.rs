@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use podwright_integration::percentile::percentile;
 use serde_json::{Value, json};
 
 /// Which way is better, and where good enough begins.
@@ -76,16 +77,6 @@ figures! {
     ScalePods: "ListPodSandbox, 1,000 pods, p99", "ms", Goal::Most(5.0);
     LinesLost: "lines lost of 100 writers, 1 MiB/s each, logs rotated at 10 MiB", "", Goal::Most(0.0);
     WritersCpu: "runtime's CPU for these writers", "% of a core", Goal::Most(15.0);
-}
-
-/// The time that `percent` of `times` do not exceed.
-pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> Duration {
-    times.sort();
-    let rank = (times.len() * percent).div_ceil(100);
-    times
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
 }
 
 /// One runtime's column. A row that it has no answer for (UNIMPLEMENTED) stays empty.
@@ -275,15 +266,5 @@ mod tests {
                 "| the same, p99 | 3.00 ms | – | – | |",
             ]
         );
-    }
-
-    #[test]
-    fn a_percentile_is_one_of_the_times() {
-        let mut times: Vec<_> = (1..=200).rev().map(Duration::from_millis).collect();
-        assert_eq!(percentile(&mut times, 99), Duration::from_millis(198));
-        assert_eq!(percentile(&mut times, 50), Duration::from_millis(100));
-        assert_eq!(percentile(&mut times, 100), Duration::from_millis(200));
-        assert_eq!(percentile(&mut times[..1], 99), Duration::from_millis(1));
-        assert_eq!(percentile(&mut [], 99), Duration::ZERO);
     }
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use podwright_cri_api::v1::{ListContainersRequest, ListPodSandboxRequest};
-use podwright_integration::proc;
+use podwright_integration::{percentile::percentile, proc};
 
-use crate::{Figure, Measured, Target, crowd::pods_memory, figure::percentile, target::Sleeper};
+use crate::{Figure, Measured, Target, crowd::pods_memory, target::Sleeper};
 
 const PODS: usize = 1_000;
 /// As many are measured among few pods, and among many.

@@ -163,12 +163,7 @@ impl Target {
 
     /// A container with limits that sleeps.
     pub(crate) fn container(&self, name: &str) -> ContainerSpec {
-        ContainerSpec::new(name).with_resources(|limits| {
-            limits.cpu_period = 100_000;
-            limits.cpu_quota = 100_000;
-            limits.cpu_shares = 512;
-            limits.memory_limit_in_bytes = 256 << 20;
-        })
+        ContainerSpec::new(name).limited()
     }
 
     /// A pod with a container that sleeps.

@@ -1,0 +1,173 @@
+//! What the kernel holds for the whole machine: see proc(5), cgroups(7), slabinfo(5).
+
+use std::{fs, io::Write as _, path::Path};
+
+use anyhow::{Context as _, Result};
+
+/// The kernel's own counts at a moment.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    mounts: usize,
+    meminfo: String,
+    slabinfo: String,
+    sockstat: String,
+    /// Of the unified hierarchy.
+    cgroup_stat: String,
+    cgroups: String,
+}
+
+impl Kernel {
+    pub(crate) fn now() -> Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).with_context(|| format!("reading {path}"));
+        let mountinfo = read("/proc/self/mountinfo")?;
+        let unified = unified(&mountinfo).context("the unified cgroup hierarchy is not mounted")?;
+        Ok(Self {
+            mounts: mountinfo.lines().count(),
+            meminfo: read("/proc/meminfo")?,
+            slabinfo: read("/proc/slabinfo")?,
+            sockstat: read("/proc/net/sockstat")?,
+            cgroup_stat: read(&format!("{unified}/cgroup.stat"))?,
+            cgroups: read("/proc/cgroups")?,
+        })
+    }
+
+    pub(crate) fn mounts(&self) -> usize {
+        self.mounts
+    }
+
+    /// KiB of a line of /proc/meminfo.
+    pub(crate) fn memory(&self, name: &str) -> Option<f64> {
+        let value = keyed(&self.meminfo, &format!("{name}:"))?;
+        value.split_whitespace().next()?.parse().ok()
+    }
+
+    /// KiB of the objects in all slab caches whose name begins so. A cache that the kernel has merged with another of its
+    /// size has no name of its own.
+    pub(crate) fn slab(&self, start: &str) -> Option<f64> {
+        let caches = self
+            .slabinfo
+            .lines()
+            .filter(|line| line.starts_with(start))
+            .filter_map(|line| {
+                let mut figures = line.split_whitespace().skip(1);
+                let active: f64 = figures.next()?.parse().ok()?;
+                let size: f64 = figures.nth(1)?.parse().ok()?;
+                Some(active * size / 1024.0)
+            });
+        caches.reduce(|sum, one| sum + one)
+    }
+
+    /// A figure after `name` in a line of /proc/net/sockstat.
+    pub(crate) fn sockets(&self, line: &str, name: &str) -> Option<f64> {
+        let words = keyed(&self.sockstat, &format!("{line}:"))?;
+        let mut words = words.split_whitespace();
+        words.find(|word| *word == name)?;
+        words.next()?.parse().ok()
+    }
+
+    /// A line of the unified hierarchy's cgroup.stat, such as `nr_dying_descendants`.
+    pub(crate) fn unified_cgroups(&self, name: &str) -> Option<f64> {
+        keyed(&self.cgroup_stat, name)?.trim().parse().ok()
+    }
+
+    /// Groups of v1's hierarchies, those that are deleted and still referred to included; no sum when v1 has no
+    /// controller.
+    pub(crate) fn v1_cgroups(&self) -> Option<f64> {
+        let hierarchies = self.cgroups.lines().filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let hierarchy: u32 = words.next()?.parse().ok()?;
+            let count: f64 = words.next()?.parse().ok()?;
+            (hierarchy != 0).then_some(count)
+        });
+        hierarchies.reduce(|sum, one| sum + one)
+    }
+}
+
+/// What follows `key` in the line that begins with it.
+fn keyed<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key))
+}
+
+/// Where the unified hierarchy is mounted.
+fn unified(mountinfo: &str) -> Option<&str> {
+    let is_unified = |line: &&str| line.contains(" - cgroup2 ");
+    mountinfo.lines().find(is_unified)?.split(' ').nth(4)
+}
+
+/// Has the kernel let go of what it only caches: pages, dentries, inodes, and free objects that processors keep for themselves,
+/// which slabinfo counts as used.
+pub(crate) fn drop_caches() -> Result<()> {
+    // What is dirty is not dropped.
+    nix::unistd::sync();
+    write("/proc/sys/vm/drop_caches".as_ref(), "3")?;
+    let caches = fs::read_dir("/sys/kernel/slab").into_iter().flatten();
+    for cache in caches.flatten() {
+        // A link is another name of a merged cache. One that was destroyed meanwhile holds nothing.
+        if cache.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = write(&cache.path().join("shrink"), "1");
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn kernel() -> Kernel {
+        Kernel {
+            mounts: 3,
+            meminfo: "MemTotal:  24105 kB\nSUnreclaim:   88836 kB\n".to_owned(),
+            slabinfo: "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\n\
+                kmalloc-cg-1k 115 272 1024 16 4 : tunables 0 0 0\n\
+                kmalloc-cg-512 10 176 512 16 2 : tunables 0 0 0\n\
+                kmalloc-8 3441 7680 8 512 1 : tunables 0 0 0\n"
+                .to_owned(),
+            sockstat: "sockets: used 32\nTCP: inuse 1 orphan 0 tw 0 alloc 4 mem 363\n".to_owned(),
+            cgroup_stat: "nr_descendants 5\nnr_dying_descendants 7\n".to_owned(),
+            cgroups: "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\n\
+                memory\t4\t33\t1\nhugetlb\t0\t9\t1\n"
+                .to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_count_is_found_in_its_file() {
+        let kernel = kernel();
+        assert_eq!(kernel.memory("SUnreclaim"), Some(88836.0));
+        assert_eq!(kernel.slab("kmalloc-cg-"), Some(120.0));
+        assert_eq!(kernel.sockets("sockets", "used"), Some(32.0));
+        assert_eq!(kernel.sockets("TCP", "alloc"), Some(4.0));
+        assert_eq!(kernel.unified_cgroups("nr_dying_descendants"), Some(7.0));
+        assert_eq!(kernel.v1_cgroups(), Some(34.0));
+    }
+
+    #[test]
+    fn what_a_kernel_does_not_tell_is_not_zero() {
+        let kernel = kernel();
+        assert_eq!(kernel.memory("Percpu"), None);
+        assert_eq!(kernel.slab("mnt_cache"), None);
+        assert_eq!(kernel.sockets("UDP", "inuse"), None);
+        assert_eq!(kernel.unified_cgroups("nr_subsys_memory"), None);
+    }
+
+    #[test]
+    fn this_kernel_tells() {
+        let now = Kernel::now().unwrap();
+        assert!(now.mounts() > 0);
+        assert!(now.memory("SUnreclaim").is_some());
+        assert!(now.slab("kmalloc-").is_some());
+        assert!(now.sockets("sockets", "used").is_some());
+        assert!(now.unified_cgroups("nr_dying_descendants").is_some());
+    }
+}

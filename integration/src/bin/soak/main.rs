@@ -1,0 +1,117 @@
+//! What `cargo xtask soak` runs: very many pods come and go on a private Podwright, and in the end it and the machine hold what they
+//! held in the beginning, and the calls take as long.
+
+mod census;
+mod cycle;
+mod flat;
+mod items;
+mod kernel;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Parser;
+use podwright_integration::{
+    cri::Cri, images::BUSYBOX, node::Daemon, proc::Processors, registry::Registry,
+};
+
+use census::{Census, Company};
+use cycle::Cycles;
+use flat::{Line, Verdict};
+
+/// What comes to be on first use is there after so many cycles.
+const WARM_UP: usize = 1_000;
+/// Cycles at each end whose times are compared; fewer when there are not twice as many.
+const SAMPLE: usize = 1_000;
+/// For how long the machine is watched before it is used.
+const WATCH: Duration = Duration::from_secs(3);
+
+/// Has very many pods come and go, and compares what is held afterwards with what was before
+#[derive(Debug, Parser)]
+struct Cli {
+    /// How many pods, after a thousand that warm everything up
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
+    cycles: usize,
+    /// Also write the table to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Judge what the whole machine holds though it seems that others use it too
+    #[arg(long)]
+    alone: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = tokio::select! {
+        done = run(&cli) => done,
+        // Dropping the run ends what it has started.
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("soak: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> Result<()> {
+    println!("opening the test images; building them takes a minute, once");
+    let registry = Registry::with_test_images().await?;
+    let mut daemon = Daemon::start(&registry).await?;
+    let cri = Cri::new(daemon.client(), &daemon.slot().path("logs"));
+    cri.pull(BUSYBOX)
+        .await
+        .with_context(|| format!("pulling {BUSYBOX}"))?;
+    let lines = soak(&daemon, &cri, cli).await?;
+    daemon.terminate().await?;
+
+    println!("\n{}", flat::table(&lines));
+    if let Some(path) = &cli.json {
+        std::fs::write(path, flat::json(cli.cycles, &lines).to_string())
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    let count = |verdict| lines.iter().filter(|line| line.verdict == verdict).count();
+    if count(Verdict::NotJudged) > 0 {
+        println!(
+            "{} counts of the whole machine are not judged, as others use it too: run it alone, or with --alone",
+            count(Verdict::NotJudged)
+        );
+    }
+    match count(Verdict::Changed) {
+        0 => Ok(()),
+        changed => bail!("{changed} of {} lines are not as they were", lines.len()),
+    }
+}
+
+async fn soak(daemon: &Daemon, cri: &Cri, cli: &Cli) -> Result<Vec<Line>> {
+    let company = |busy| match cli.alone {
+        true => Company::Alone,
+        false => Company::of(busy),
+    };
+    let processors = Processors::now()?;
+    tokio::time::sleep(WATCH).await;
+    let mut seen = company(processors.busy()?);
+    let cycles = Cycles { daemon, cri };
+    println!("{WARM_UP} cycles warm everything up");
+    cycles.run(WARM_UP, 0).await?;
+    let (before, busy) = Census::at_rest(daemon, seen).await?;
+    seen = seen.or(company(busy));
+
+    println!("{} cycles", cli.cycles);
+    let mut ends = cycles.run(cli.cycles, SAMPLE.min(cli.cycles / 2)).await?;
+    if let Err(error) = before.wait_reclaimed(daemon).await {
+        // The table says how much it is.
+        println!("{error:#}");
+    }
+    let (after, busy) = Census::at_rest(daemon, seen).await?;
+    seen = seen.or(company(busy));
+
+    let mut lines = flat::compare(&before, &after, seen);
+    let ([up, exec], [last_up, last_exec]) = (ends.first.slowest(), ends.last.slowest());
+    lines.push(Line::time("pod up, p99", up, last_up));
+    lines.push(Line::time("ExecSync true, p99", exec, last_exec));
+    Ok(lines)
+}
