@@ -381,6 +381,7 @@ pub(crate) fn cursors<'a>(
 mod tests {
     use super::*;
     use crate::port::Protocol;
+    use podwright_instructions::counted;
     use proptest::prelude::*;
 
     fn attachment() -> Attachment {
@@ -399,6 +400,12 @@ mod tests {
             mac: MacAddress::of("10.231.0.2".parse().unwrap()),
             ports: vec![port(5353, None), port(5354, Some("::1"))],
         }
+    }
+
+    #[test]
+    fn instructions_of_an_attachment_s_record() {
+        let read = counted(|| decode(&encode(&attachment())));
+        assert_eq!(read, Some(attachment()));
     }
 
     #[test]

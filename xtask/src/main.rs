@@ -5,6 +5,7 @@
 
 mod bench;
 mod conformance;
+mod instructions;
 mod lint;
 mod phase;
 mod power_cuts;
@@ -47,6 +48,8 @@ enum Command {
     Bench(bench::Bench),
     /// Have very many pods come and go, and compare what is held before and after
     Soak(soak::Soak),
+    /// Count the instructions of pure code, and compare them with those that are committed
+    Instructions(instructions::Instructions),
     /// Run a command in a virtual machine with pure cgroup v2 and AppArmor
     Vm(vm::Vm),
     /// Cut the power of a node in a virtual machine again and again, and check what is left
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
         Command::Soak(soak) => soak.run(),
+        Command::Instructions(instructions) => instructions.run(),
         Command::Vm(vm) => vm.run(),
         Command::PowerCuts(cuts) => cuts.run(),
         Command::VmTest(vm_test) => vm_test.run(),

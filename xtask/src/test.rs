@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::phase::{Counts, Phases};
 use crate::workspace::{self, Profile};
-use crate::{conformance, programs, setup};
+use crate::{conformance, instructions, programs, setup};
 
 /// Runs all tests and prints the sum as the last line.
 ///
@@ -25,6 +25,7 @@ pub(crate) fn run() -> Result<()> {
         counts += cargo_test(&["--doc"])?;
         Ok(counts)
     });
+    phases.count("instructions", instructions::compare);
     phases.count("integration tests", || {
         let mut arguments = vec!["--test", "*", "--"];
         for Machine { has, tests, here } in &MACHINES {

@@ -362,6 +362,7 @@ fn signed(field: &[u8]) -> Option<i64> {
 mod tests {
     use super::super::testtar::Tar;
     use super::*;
+    use podwright_instructions::counted;
     use proptest::prelude::*;
 
     fn read_all(bytes: &[u8]) -> Result<Vec<Header>, TarError> {
@@ -371,6 +372,23 @@ mod tests {
             headers.push(header);
         }
         Ok(headers)
+    }
+
+    #[test]
+    fn instructions_of_an_archive() {
+        let mut archive = Tar::new();
+        for number in 0..100 {
+            let path = format!("usr/share/doc/package-{number}/copyright");
+            archive = archive
+                .pax(&[
+                    ("mtime", b"1700000000.123456789"),
+                    ("path", path.as_bytes()),
+                ])
+                .file("short", b"text");
+        }
+        let archive = archive.end();
+        let headers = counted(|| read_all(&archive)).unwrap();
+        assert_eq!(headers.len(), 100);
     }
 
     #[test]

@@ -324,7 +324,10 @@ fn elements_in(reply: &Reply) -> usize {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use crate::address::MacAddress;
+    use crate::nft::transaction;
     use crate::port::Protocol;
+    use podwright_instructions::counted;
     use std::num::NonZeroU16;
 
     fn mapping(host_ip: Option<&str>) -> PortMapping {
@@ -334,6 +337,28 @@ mod tests {
             host_port: NonZeroU16::new(8080).unwrap(),
             host_ip: host_ip.map(|ip| ip.parse().unwrap()),
         }
+    }
+
+    #[test]
+    fn instructions_of_a_pod_s_elements() {
+        let attachment = Attachment {
+            addresses: vec![
+                "10.231.0.2/24".parse().unwrap(),
+                "fd00::2/64".parse().unwrap(),
+            ],
+            host_link: "pw0123456789".parse().unwrap(),
+            mac: MacAddress::of("10.231.0.2".parse().unwrap()),
+            ports: vec![mapping(None), mapping(Some("192.0.2.1"))],
+        };
+        let table = "podwright".parse().unwrap();
+        let messages = counted(|| {
+            let requests = add(&table, &pod_elements(&attachment));
+            let transaction = transaction(requests).into_iter();
+            transaction
+                .map(|message| message.encoded())
+                .collect::<Vec<_>>()
+        });
+        assert!(messages.len() > 3, "{messages:?}");
     }
 
     #[test]

@@ -359,7 +359,23 @@ pub(crate) fn counters(socket: impl AsFd, name: &LinkName) -> Result<Counters, N
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+    use podwright_instructions::counted;
     use proptest::prelude::*;
+
+    #[test]
+    fn instructions_of_a_veth() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let host: LinkName = "pw0123456789".parse().unwrap();
+        let veth = Veth {
+            host: &host,
+            bridge: 7,
+            namespace: null.as_fd(),
+            mac: MacAddress([1, 2, 3, 4, 5, 6]),
+            mtu: None,
+        };
+        let (link, port) = counted(|| (veth.create().encoded(), veth.configure_port().encoded()));
+        assert!(link.len() > port.len());
+    }
 
     #[test]
     fn veth_message_bytes() {

@@ -10,6 +10,8 @@ mod mounts;
 mod process;
 mod resources;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use hooks::write_bundle;
 pub(crate) use launch::{LaunchInputs, exec_plan, launch_plan};

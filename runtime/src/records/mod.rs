@@ -200,6 +200,9 @@ fn decode<T: prost::Message + Default>(bytes: &[u8]) -> Result<T, Unreadable> {
 
 #[cfg(test)]
 mod tests {
+    use podwright_cri_api::v1::PodSandboxConfig;
+    use podwright_instructions::counted;
+
     use super::*;
 
     fn sample() -> ExitRecord {
@@ -223,6 +226,25 @@ mod tests {
             1,
             "no temporary file stays"
         );
+    }
+
+    #[test]
+    fn instructions_of_a_record() {
+        let labels = (0..10).map(|number| (format!("label-{number}"), "value".to_owned()));
+        let config = PodSandboxConfig {
+            hostname: "web".into(),
+            labels: labels.collect(),
+            ..Default::default()
+        };
+        let record = SandboxRecord {
+            id: "a".repeat(64),
+            config: Some(config),
+            created_at: 1_700_000_000_000_000_000,
+            cgroup: "/kubepods/pod1".into(),
+            ..Default::default()
+        };
+        let read = counted(|| decode::<SandboxRecord>(&encode(&record)));
+        assert_eq!(read, Ok(record));
     }
 
     #[test]

@@ -286,6 +286,7 @@ impl ControlFrames {
 
 #[cfg(test)]
 mod tests {
+    use podwright_instructions::counted;
     use proptest::prelude::*;
 
     use super::*;
@@ -306,15 +307,34 @@ mod tests {
         Control::parse(version, kind, flags, frames.split_to(length)).unwrap()
     }
 
-    #[test]
-    fn what_is_sent_can_be_read() {
+    /// One frame of each kind that a server sends.
+    fn sent() -> Bytes {
         let mut frames = ControlFrames::default();
         frames.syn_reply(1, b"block");
         frames.rst_stream(3, Reset::Refused);
         frames.ping(0x8000_0002);
         frames.go_away(5, GoAway::Ok);
         frames.window_update(7, 0x1234);
-        let mut frames = frames.take();
+        frames.take()
+    }
+
+    #[test]
+    fn instructions_of_control_frames() {
+        let count = counted(|| {
+            let mut frames = sent();
+            let mut count = 0;
+            while !frames.is_empty() {
+                parse(&mut frames);
+                count += 1;
+            }
+            count
+        });
+        assert_eq!(count, 5);
+    }
+
+    #[test]
+    fn what_is_sent_can_be_read() {
+        let mut frames = sent();
         let block = Bytes::from_static(b"block");
         let fin = Fin::More;
         assert_eq!(

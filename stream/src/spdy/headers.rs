@@ -169,6 +169,7 @@ impl Encoder {
 #[cfg(test)]
 pub(crate) mod tests {
     use flate2::{Compress, Compression, FlushCompress};
+    use podwright_instructions::counted;
     use proptest::prelude::*;
 
     use super::*;
@@ -213,6 +214,14 @@ pub(crate) mod tests {
             assert_eq!(headers.get("requestid"), Some(id.as_str()));
             assert_eq!(headers.get("port"), None);
         }
+    }
+
+    #[test]
+    fn instructions_of_a_stream_s_headers() {
+        let sent = [("streamtype", "stdin"), ("requestid", "1")];
+        let block = ClientEncoder::new().encode(&sent);
+        let headers = counted(|| Decoder::default().decode(&block)).unwrap();
+        assert_eq!(headers.get("streamtype"), Some("stdin"));
     }
 
     #[test]

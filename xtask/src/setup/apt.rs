@@ -42,6 +42,12 @@ const REQUIREMENTS: &[Requirement] = &[
         purpose: "crictl and critest, which are Go programs",
     },
     Requirement {
+        package: "valgrind",
+        need: Need::Everything,
+        present: || programs::find("valgrind").is_some(),
+        purpose: "counting instructions",
+    },
+    Requirement {
         package: "dpkg",
         need: Need::Everything,
         present: || programs::find("dpkg-deb").is_some(),

@@ -11,6 +11,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder,
     LinuxSeccompBuilder, LinuxSeccompOperator as Op, LinuxSyscall, LinuxSyscallBuilder,
 };
+use podwright_instructions::counted;
 
 const ALLOW: u32 = 0x7fff_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
@@ -44,6 +45,12 @@ fn allowing(syscalls: Vec<LinuxSyscall>) -> LinuxSeccomp {
         .syscalls(syscalls)
         .build()
         .unwrap()
+}
+
+#[test]
+fn instructions_of_the_default_profile() {
+    let program = counted(|| compile(&default_profile(CapabilitySet::EMPTY)));
+    assert!(!program.unwrap().bytes.is_empty());
 }
 
 #[test]
