@@ -11,7 +11,7 @@ pub(crate) struct Kernel {
     meminfo: String,
     slabinfo: String,
     sockstat: String,
-    /// Of the unified hierarchy.
+    /// Of the unified hierarchy; empty where it is not mounted.
     cgroup_stat: String,
     cgroups: String,
 }
@@ -20,13 +20,16 @@ impl Kernel {
     pub(crate) fn now() -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("reading {path}"));
         let mountinfo = read("/proc/self/mountinfo")?;
-        let unified = unified(&mountinfo).context("the unified cgroup hierarchy is not mounted")?;
+        let cgroup_stat = match unified(&mountinfo) {
+            Some(unified) => read(&format!("{unified}/cgroup.stat"))?,
+            None => String::new(),
+        };
         Ok(Self {
             mounts: mountinfo.lines().count(),
             meminfo: read("/proc/meminfo")?,
             slabinfo: read("/proc/slabinfo")?,
             sockstat: read("/proc/net/sockstat")?,
-            cgroup_stat: read(&format!("{unified}/cgroup.stat"))?,
+            cgroup_stat,
             cgroups: read("/proc/cgroups")?,
         })
     }
@@ -159,6 +162,15 @@ mod tests {
         assert_eq!(kernel.slab("mnt_cache"), None);
         assert_eq!(kernel.sockets("UDP", "inuse"), None);
         assert_eq!(kernel.unified_cgroups("nr_subsys_memory"), None);
+    }
+
+    #[test]
+    fn the_unified_hierarchy_is_known_by_its_type() {
+        let mountinfo = "24 1 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+            25 24 0:23 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cgroup rw,cpu\n\
+            26 24 0:24 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(unified(mountinfo), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(unified("25 24 0:23 / /x rw - cgroup cgroup rw,cpu\n"), None);
     }
 
     #[test]

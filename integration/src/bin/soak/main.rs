@@ -12,7 +12,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser;
 use podwright_integration::{
-    cri::Cri, images::BUSYBOX, node::Daemon, proc::Processors, registry::Registry,
+    cri::Cri, images::BUSYBOX, node::Daemon, patience::amount, proc::Processors, registry::Registry,
 };
 
 use census::{Census, Company};
@@ -95,8 +95,9 @@ async fn soak(daemon: &Daemon, cri: &Cri, cli: &Cli) -> Result<Vec<Line>> {
     tokio::time::sleep(WATCH).await;
     let mut seen = company(processors.busy()?);
     let cycles = Cycles { daemon, cri };
-    println!("{WARM_UP} cycles warm everything up");
-    cycles.run(WARM_UP, 0).await?;
+    let warm_up = amount(WARM_UP);
+    println!("{warm_up} cycles warm everything up");
+    cycles.run(warm_up, 0).await?;
     let (before, busy) = Census::at_rest(daemon, seen).await?;
     seen = seen.or(company(busy));
 
