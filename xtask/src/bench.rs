@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use crate::results::{self, Commit};
 use crate::workspace::{self, Profile};
 use crate::{programs, setup};
 
@@ -18,6 +19,9 @@ pub(crate) struct Bench {
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Keep the figures as those of the commit that is checked out, in docs/performance
+    #[arg(long)]
+    record: bool,
     /// Only these rows: idle, latency, throughput, logs, streams, pull, crowd; and, which are asked for by name alone:
     /// probes, scale, writers; may be repeated
     #[arg(long, value_name = "ROWS")]
@@ -26,6 +30,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn run(self) -> Result<()> {
+        let commit = self.record.then(Commit::checked_out).transpose()?;
         setup::run(setup::Need::Everything)?;
         programs::run(&mut workspace::build(Profile::Release))?;
         let mut bench = Command::new(workspace::program(Profile::Release, "bench"));
@@ -36,12 +41,25 @@ impl Bench {
         if let Some(against) = self.against {
             bench.args(["--against", &against]);
         }
-        if let Some(json) = self.json {
-            bench.arg("--json").arg(json);
-        }
         for rows in self.only {
             bench.args(["--only", &rows]);
         }
-        programs::run(&mut bench)
+        let Some(commit) = commit else {
+            if let Some(json) = self.json {
+                bench.arg("--json").arg(json);
+            }
+            return programs::run(&mut bench);
+        };
+        let json = self
+            .json
+            .unwrap_or_else(|| workspace::target().join("figures.json"));
+        // Another run's figures are none of this commit.
+        let _ = std::fs::remove_file(&json);
+        let measured = programs::run(bench.arg("--json").arg(&json));
+        // A missed goal fails the run, and is a figure all the same.
+        match std::fs::read_to_string(&json) {
+            Ok(rows) => results::record(&commit, &rows).and(measured),
+            Err(error) => measured.and(Err(error).context("the benchmark has written no figures")),
+        }
     }
 }

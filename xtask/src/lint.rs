@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::phase::Phases;
-use crate::{programs, setup, tidy, workspace};
+use crate::{programs, results, setup, tidy, workspace};
 
 /// Runs every check, also after one has failed.
 pub(crate) fn run() -> Result<()> {
@@ -15,6 +15,7 @@ pub(crate) fn run() -> Result<()> {
         programs::run(&mut workspace::cargo(["fmt", "--all", "--check"]))
     });
     phases.check("tidy", tidy::run);
+    phases.check("chart", results::check);
     phases.check("clippy", || {
         programs::run(&mut workspace::cargo([
             "clippy",

@@ -1,6 +1,6 @@
 //! `cargo xtask COMMAND`: set a machine up, try Podwright, test it, measure it.
 //!
-//! Only cargo, rustup, apt-get and this workspace's own programs are run; what a command needs and a machine lacks is
+//! Only cargo, rustup, git, apt-get and this workspace's own programs are run; what a command needs and a machine lacks is
 //! installed by `setup` or named with the reason.
 
 mod bench;
@@ -10,8 +10,10 @@ mod lint;
 mod phase;
 mod power_cuts;
 mod programs;
+mod results;
 mod setup;
 mod soak;
+mod svg;
 mod test;
 mod tidy;
 mod up;
@@ -46,6 +48,8 @@ enum Command {
     Conformance(conformance::Conformance),
     /// Measure a release build, and any other CRI runtime beside it
     Bench(bench::Bench),
+    /// Draw the chart of all figures that are recorded
+    Chart,
     /// Have very many pods come and go, and compare what is held before and after
     Soak(soak::Soak),
     /// Count the instructions of pure code, and compare them with those that are committed
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Chart => results::draw(),
         Command::Soak(soak) => soak.run(),
         Command::Instructions(instructions) => instructions.run(),
         Command::Vm(vm) => vm.run(),
