@@ -19,6 +19,7 @@ mod ids;
 mod index;
 mod kernel;
 mod metrics;
+mod mount_points;
 mod names;
 mod node;
 mod nri;
@@ -141,12 +142,18 @@ impl Runtime {
                 &config.state_dir,
                 &["", "pods", "containers", "network"][..],
             ),
-            (&config.run_dir, &["", "root", "empty"][..]),
+            (&config.run_dir, &["", "root", "empty", "files"][..]),
         ] {
             for directory in directories {
                 private_directory(&path.join(directory))?;
             }
         }
+        let mount_points = mount_points::layer(&config.state_dir);
+        mount_points::lay_out(&mount_points).map_err(|source| RuntimeError::File {
+            action: "lay out the mount points in",
+            path: mount_points,
+            source,
+        })?;
         let program = Program::lay_out(&config.run_dir)?;
         let trash = config.state_dir.join("trash");
         let reclaim = Reclaim::start(trash.clone()).map_err(|source| RuntimeError::File {

@@ -97,14 +97,16 @@ fn change_user(process: &Process) -> Result<(), Fault> {
 }
 
 fn drop_bounding(keep: u64) -> Result<(), Fault> {
-    for capability in 0..64 {
-        match process::is_bounding(capability) {
-            Ok(true) if keep & (1 << capability) == 0 => {
-                process::drop_bounding(capability)
-                    .or_fault("prctl CAPBSET_DROP", capability.to_string().as_bytes())?;
+    for capability in (0..64).filter(|capability| keep & (1 << capability) == 0) {
+        match process::drop_bounding(capability) {
+            Ok(()) => {}
+            // The first number that this kernel has no capability for.
+            Err(Errno(libc::EINVAL)) => break,
+            // Who has no CAP_SETPCAP does not have to drop what is not there.
+            Err(_) if process::is_bounding(capability) == Ok(false) => {}
+            dropped => {
+                dropped.or_fault("prctl CAPBSET_DROP", capability.to_string().as_bytes())?;
             }
-            Ok(_) => {}
-            Err(_) => break, // the first number that this kernel has no capability for
         }
     }
     Ok(())

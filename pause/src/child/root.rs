@@ -100,6 +100,14 @@ impl Root {
             Err(Errno(libc::ENOENT)) => {}
             result => return result.or_fault("openat2", path),
         }
+        // Mostly the last one alone is missing.
+        let name = last_component(path);
+        let above = &path[..path_end(path) - name.len()];
+        if !matches!(name, b"" | b"." | b"..")
+            && let Ok(parent) = self.open(if above.is_empty() { b"." } else { above }, flags)
+        {
+            return make_in(parent.as_fd(), name, path, ownership);
+        }
         let mut parent = self.open(b".", flags).or_fault("openat2", path)?;
         for end in component_ends(path) {
             parent = match self.open(&path[..end], flags) {
@@ -176,9 +184,14 @@ fn component_ends(path: &[u8]) -> impl Iterator<Item = usize> + '_ {
         .filter(|&end| path[end - 1] != b'/' && path.get(end).is_none_or(|&next| next == b'/'))
 }
 
+/// Where the last component ends.
+fn path_end(path: &[u8]) -> usize {
+    component_ends(path).last().unwrap_or(0)
+}
+
 /// The last component, without the slashes behind it; empty for the root.
 fn last_component(path: &[u8]) -> &[u8] {
-    let end = component_ends(path).last().unwrap_or(0);
+    let end = path_end(path);
     let start = path[..end]
         .iter()
         .rposition(|&byte| byte == b'/')

@@ -1,7 +1,7 @@
 //! Files and paths, by descriptors.
 #![allow(unsafe_code)] // raw system calls
 
-use super::{Errno, Result, c_string, check};
+use super::{Argument, Errno, Result, check};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// The working directory, where a system call takes a directory's descriptor.
@@ -23,7 +23,7 @@ pub(crate) fn openat2(
     mode: u32,
     resolve: u64,
 ) -> Result<OwnedFd> {
-    let path = c_string(path)?;
+    let path = Argument::new(path)?;
     // SAFETY: open_how is plain numbers, for which zero is valid.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u32 as u64;
@@ -89,7 +89,7 @@ pub(crate) fn stat(fd: BorrowedFd<'_>) -> Result<libc::stat> {
 
 /// As [`stat`], of a directory's entry; a symbolic link is told as itself.
 pub(crate) fn stat_entry(dir: BorrowedFd<'_>, name: &[u8]) -> Result<libc::stat> {
-    let name = c_string(name)?;
+    let name = Argument::new(name)?;
     // SAFETY: stat is plain numbers, for which zero is valid, and the kernel fills it; the name is read during the call only.
     unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
@@ -129,7 +129,7 @@ pub(crate) fn is_read_only(fd: BorrowedFd<'_>) -> Result<bool> {
 
 /// mkdirat(2).
 pub(crate) fn make_directory(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<()> {
-    let name = c_string(name)?;
+    let name = Argument::new(name)?;
     // SAFETY: the name is read during the call only.
     check(unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), mode) }.into())?;
     Ok(())
@@ -137,7 +137,7 @@ pub(crate) fn make_directory(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Res
 
 /// mknodat(2).
 pub(crate) fn make_node(dir: BorrowedFd<'_>, name: &[u8], mode: u32, device: u64) -> Result<()> {
-    let name = c_string(name)?;
+    let name = Argument::new(name)?;
     // SAFETY: the name is read during the call only.
     check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), mode, device) }.into())?;
     Ok(())
@@ -145,7 +145,7 @@ pub(crate) fn make_node(dir: BorrowedFd<'_>, name: &[u8], mode: u32, device: u64
 
 /// symlinkat(2).
 pub(crate) fn make_link(text: &[u8], dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    let (text, name) = (c_string(text)?, c_string(name)?);
+    let (text, name) = (Argument::new(text)?, Argument::new(name)?);
     // SAFETY: both strings are read during the call only.
     check(unsafe { libc::symlinkat(text.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }.into())?;
     Ok(())
@@ -153,7 +153,7 @@ pub(crate) fn make_link(text: &[u8], dir: BorrowedFd<'_>, name: &[u8]) -> Result
 
 /// readlinkat(2): whether the link says exactly `text`.
 pub(crate) fn link_says(dir: BorrowedFd<'_>, name: &[u8], text: &[u8]) -> Result<bool> {
-    let name = c_string(name)?;
+    let name = Argument::new(name)?;
     let mut buffer = vec![0; text.len() + 1];
     // SAFETY: the name is read, and at most the buffer's length written, during the call only.
     let length = check(unsafe {
@@ -183,7 +183,7 @@ pub(crate) fn change_entry_owner(
     uid: u32,
     gid: u32,
 ) -> Result<()> {
-    let name = c_string(name)?;
+    let name = Argument::new(name)?;
     // SAFETY: the name is read during the call only.
     let returned = unsafe {
         libc::fchownat(
@@ -207,7 +207,7 @@ pub(crate) fn enter_directory(fd: BorrowedFd<'_>) -> Result<()> {
 
 /// chdir(2).
 pub(crate) fn enter_path(path: &[u8]) -> Result<()> {
-    let path = c_string(path)?;
+    let path = Argument::new(path)?;
     // SAFETY: the path is read during the call only.
     check(unsafe { libc::chdir(path.as_ptr()) }.into())?;
     Ok(())

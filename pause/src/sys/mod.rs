@@ -37,7 +37,40 @@ fn check(returned: libc::c_long) -> Result<libc::c_long> {
     }
 }
 
-/// A path or string as system calls take it. One with a NUL inside names nothing: EINVAL.
+/// A string that outlives a system call's arguments. One with a NUL inside names nothing: EINVAL.
 pub(crate) fn c_string(bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).map_err(|_| Errno(libc::EINVAL))
+}
+
+/// Paths of kernel files, with their cgroups' ids.
+const SHORT: usize = 384;
+
+/// A path or string for the length of one system call, which allocates nothing when it is short: musl's allocator maps and unmaps a
+/// page for a lone allocation, which takes longer than most calls.
+#[allow(clippy::large_enum_variant)] // on the stack, for a moment
+enum Argument {
+    Short([u8; SHORT]),
+    Long(CString),
+}
+
+impl Argument {
+    fn new(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() >= SHORT {
+            return c_string(bytes).map(Self::Long);
+        }
+        if bytes.contains(&0) {
+            return Err(Errno(libc::EINVAL));
+        }
+        let mut short = [0; SHORT];
+        short[..bytes.len()].copy_from_slice(bytes);
+        Ok(Self::Short(short))
+    }
+
+    /// Ends with a NUL; valid as long as this is neither moved nor dropped.
+    fn as_ptr(&self) -> *const libc::c_char {
+        match self {
+            Self::Short(short) => short.as_ptr().cast(),
+            Self::Long(long) => long.as_ptr(),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // raw system calls
 
 use super::file::CWD;
-use super::{Result, c_string, check};
+use super::{Argument, Result, check};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
@@ -49,7 +49,7 @@ pub(crate) struct FsContext(OwnedFd);
 
 impl FsContext {
     pub(crate) fn open(fstype: &[u8]) -> Result<Self> {
-        let fstype = c_string(fstype)?;
+        let fstype = Argument::new(fstype)?;
         // SAFETY: the string is read during the call only; the descriptor is new.
         unsafe {
             let fd = check(libc::syscall(
@@ -63,8 +63,8 @@ impl FsContext {
 
     /// fsconfig(2): a key with its value, or a flag.
     pub(crate) fn set(&self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
-        let key = c_string(key)?;
-        let value = value.map(c_string).transpose()?;
+        let key = Argument::new(key)?;
+        let value = value.map(Argument::new).transpose()?;
         let (command, value) = match &value {
             Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
             None => (FSCONFIG_SET_FLAG, ptr::null()),
@@ -228,7 +228,7 @@ pub(crate) fn set_propagation(fd: BorrowedFd<'_>, propagation: u64, depth: Depth
 
 /// mount(2) that changes the propagation of the mount at `path`.
 pub(crate) fn change_propagation(path: &[u8], flags: u64) -> Result<()> {
-    let path = c_string(path)?;
+    let path = Argument::new(path)?;
     // SAFETY: the path is read during the call only; the other pointers may be null for a change of propagation.
     let returned =
         unsafe { libc::mount(ptr::null(), path.as_ptr(), ptr::null(), flags, ptr::null()) };
@@ -238,7 +238,7 @@ pub(crate) fn change_propagation(path: &[u8], flags: u64) -> Result<()> {
 
 /// mount(2) of an overlay: its layer names are relative to the working directory, which fsconfig(2) allows only since 6.7.
 pub(crate) fn mount_overlay(at: &[u8], options: &[u8]) -> Result<()> {
-    let (at, options) = (c_string(at)?, c_string(options)?);
+    let (at, options) = (Argument::new(at)?, Argument::new(options)?);
     let overlay = c"overlay".as_ptr();
     // SAFETY: all strings live until the end of this function.
     let returned =
@@ -257,7 +257,7 @@ pub(crate) fn pivot_here() -> Result<()> {
 
 /// umount2(2) of the topmost mount at `path`; what still uses it keeps it.
 pub(crate) fn detach(path: &[u8]) -> Result<()> {
-    let path = c_string(path)?;
+    let path = Argument::new(path)?;
     let flags = libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW;
     // SAFETY: the path is read during the call only.
     check(unsafe { libc::umount2(path.as_ptr(), flags) }.into())?;

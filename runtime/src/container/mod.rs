@@ -1,5 +1,6 @@
 //! Containers: their life from creation to removal, and what can be done to them meanwhile.
 
+mod compile;
 mod confine;
 mod create;
 mod exec;

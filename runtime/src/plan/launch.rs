@@ -28,6 +28,8 @@ pub(crate) struct LaunchInputs<'a> {
     pub(crate) layers_root: &'a Path,
     /// Layer directories, lowest first.
     pub(crate) layers: &'a [String],
+    /// A layer that is below them all; none in a pod with a user namespace, whose owners it does not have.
+    pub(crate) mount_points: Option<&'a Path>,
     /// Holds `upper` and `work`.
     pub(crate) directory: &'a Path,
     /// An empty directory; the root is mounted on it, in the container's own mount namespace only.
@@ -201,6 +203,10 @@ fn overlay(inputs: &LaunchInputs<'_>) -> Result<Step, CallError> {
     );
     let mut options = b"lowerdir=".to_vec();
     options.extend_from_slice(lower.join(":").as_bytes());
+    if let Some(mount_points) = inputs.mount_points {
+        options.push(b':');
+        push_escaped(&mut options, mount_points);
+    }
     for (key, path) in [("upperdir", &upper), ("workdir", &work)] {
         options.extend_from_slice(format!(",{key}=").as_bytes());
         push_escaped(&mut options, path);

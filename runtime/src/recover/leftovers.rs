@@ -23,14 +23,17 @@ pub(super) async fn discard(node: &Arc<Node>, id: &SandboxId) {
 /// Frees what is ours by name and belongs to no sandbox.
 pub(super) async fn reclaim(node: &Arc<Node>) -> Result<(), RecoverError> {
     let run_dir = &node.config.run_dir;
-    for id in Program::sockets_of(run_dir).map_err(RecoverError::list(run_dir))? {
-        if node
-            .sandboxes
-            .get(id.as_str())
-            .is_none_or(|sandbox| sandbox.pause().is_none())
-        {
-            discard(node, &id).await;
-        }
+    let is_gone = |id: &SandboxId| {
+        let sandbox = node.sandboxes.get(id.as_str());
+        sandbox.is_none_or(|sandbox| sandbox.pause().is_none())
+    };
+    let sockets = Program::sockets_of(run_dir).map_err(RecoverError::list(run_dir))?;
+    for id in sockets.into_iter().filter(is_gone) {
+        discard(node, &id).await;
+    }
+    let owners = sandbox::files::owners(run_dir).map_err(RecoverError::list(run_dir))?;
+    for id in owners.iter().filter(|id| is_gone(id)) {
+        sandbox::files::remove(run_dir, id);
     }
     let live: HashSet<String> = node
         .sandboxes

@@ -236,7 +236,7 @@ async fn recover_sandbox(
         settings,
         node.handlers.of_pod(id.as_str(), &record.runtime_handler),
         cgroup,
-        directory.to_owned(),
+        sandbox::Directories::of(&node.config, id),
         state,
     ));
     if let Some(resources) = PodResourcesRecord::recover(directory, || None)? {

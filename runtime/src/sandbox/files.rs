@@ -3,15 +3,21 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use podwright_cri_api::v1::DnsConfig;
 
 use super::settings::NetworkMode;
 use super::{HOSTNAME, HOSTS, RESOLV_CONF};
 use crate::error::{CallError, Context};
+use crate::ids::SandboxId;
 
-/// Writes resolv.conf and hostname; hosts follows when the addresses are known.
+/// Where the directories of all pods are: in memory, as what is below the run directory.
+pub(super) fn parent(run_dir: &Path) -> PathBuf {
+    run_dir.join("files")
+}
+
+/// Makes the directory, and in it resolv.conf and hostname; hosts follows when the addresses are known.
 pub(super) fn write_early(
     directory: &Path,
     dns: Option<&DnsConfig>,
@@ -25,6 +31,8 @@ pub(super) fn write_early(
         }
         _ => host_file(Path::new("/etc/resolv.conf"))?,
     };
+    fs::create_dir(directory)
+        .internal(|| format!("cannot make the directory {}", directory.display()))?;
     write(directory, RESOLV_CONF, &resolv)?;
     write(directory, HOSTNAME, format!("{hostname}\n").as_bytes())
 }
@@ -41,6 +49,26 @@ pub(super) fn write_hosts(
         NetworkMode::Pod => hosts(hostname, addresses).into_bytes(),
     };
     write(directory, HOSTS, &text)
+}
+
+/// Removes the files of a pod whose containers have ended.
+pub(crate) fn remove(run_dir: &Path, id: &SandboxId) {
+    let directory = parent(run_dir).join(id.as_str());
+    match fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %directory.display(), %error, "cannot remove the pod's files; the next start tries again");
+        }
+        _ => {}
+    }
+}
+
+/// The pods that have files.
+pub(crate) fn owners(run_dir: &Path) -> io::Result<Vec<SandboxId>> {
+    let names = fs::read_dir(parent(run_dir))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names
+        .filter_map(|name| SandboxId::parse(&name).ok())
+        .collect())
 }
 
 /// The host's own name (gethostname(2)).

@@ -1,7 +1,7 @@
 //! Pod sandboxes: the namespaces, cgroup, addresses and files that a pod's containers share.
 
 mod cgroup;
-mod files;
+pub(crate) mod files;
 mod labels;
 mod remove;
 mod run;
@@ -21,12 +21,13 @@ pub(crate) use update::update;
 pub(crate) use user_namespace::{check_same, map_volume};
 pub(crate) use view::{list, matching, sandbox_status, status};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use podwright_cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
 
 use crate::cgroup::CgroupPath;
+use crate::config::Config;
 use crate::error::CallError;
 use crate::handler::Handler;
 use crate::ids::SandboxId;
@@ -34,7 +35,7 @@ use crate::pause::Pause;
 use crate::records::{PodResourcesRecord, SandboxRecord};
 use crate::stats::Gauges;
 
-/// The name of the file that shows the pod's resolver configuration, and of its fellows, in the sandbox's directory.
+/// The name of the file that shows the pod's resolver configuration, and of its fellows.
 pub(crate) const RESOLV_CONF: &str = "resolv.conf";
 /// Static host names.
 pub(crate) const HOSTS: &str = "hosts";
@@ -97,8 +98,10 @@ pub(crate) struct Sandbox {
     pub(crate) cgroup: CgroupPath,
     /// The SELinux level of its containers; empty where they have none.
     pub(crate) selinux_level: String,
-    /// Its records and generated files.
+    /// Its records.
     pub(crate) directory: PathBuf,
+    /// Its generated files.
+    files: PathBuf,
     /// What is kept between readings of its statistics.
     pub(crate) gauges: Gauges,
     /// Guards the state alone; never held across an await.
@@ -116,7 +119,7 @@ impl Sandbox {
         settings: Settings,
         handler: Arc<Handler>,
         cgroup: CgroupPath,
-        directory: PathBuf,
+        directories: Directories,
         state: State,
     ) -> Self {
         Self {
@@ -128,7 +131,8 @@ impl Sandbox {
             created_at: record.created_at,
             cgroup,
             selinux_level: record.selinux_level.clone(),
-            directory,
+            directory: directories.records,
+            files: directories.files,
             gauges: Gauges::default(),
             state: Mutex::new(state),
             resources: Mutex::new(
@@ -178,11 +182,24 @@ impl Sandbox {
 
     /// A generated file of it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        self.files.join(name)
     }
 }
 
-/// The directory of a sandbox's records.
-pub(crate) fn directory(state_dir: &Path, id: &SandboxId) -> PathBuf {
-    state_dir.join("pods").join(id.as_str())
+/// Where a sandbox's files are.
+pub(crate) struct Directories {
+    /// What outlives the machine.
+    pub(crate) records: PathBuf,
+    /// What its containers see of it, which is of use as long as it is ready: below the run directory, so in memory.
+    pub(crate) files: PathBuf,
+}
+
+impl Directories {
+    /// Those of `id`.
+    pub(crate) fn of(config: &Config, id: &SandboxId) -> Self {
+        Self {
+            records: config.state_dir.join("pods").join(id.as_str()),
+            files: files::parent(&config.run_dir).join(id.as_str()),
+        }
+    }
 }

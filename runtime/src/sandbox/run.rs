@@ -10,7 +10,7 @@ use podwright_pause::wire::Bytes;
 
 use super::cgroup::PodGroup;
 use super::settings::{IpcMode, NetworkMode, PidMode, Settings};
-use super::{PodName, Sandbox, State, files};
+use super::{Directories, PodName, Sandbox, State, files};
 use crate::cgroup::{CgroupPath, Leaf};
 use crate::clock;
 use crate::error::{CallError, Context, Kind};
@@ -121,7 +121,8 @@ async fn make(
     handler: Arc<Handler>,
 ) -> Result<Sandbox, CallError> {
     let cgroup = super::cgroup::path(node.config.cgroup_driver, &handler, &id, &config)?;
-    let directory = super::directory(&node.config.state_dir, &id);
+    let directories = Directories::of(&node.config, &id);
+    let directory = &directories.records;
     let record = SandboxRecord {
         id: id.to_string(),
         runtime_handler: handler.name().to_owned(),
@@ -131,12 +132,12 @@ async fn make(
         config: Some(config),
     };
     let result = async {
-        std::fs::create_dir(&directory)
+        std::fs::create_dir(directory)
             .internal(|| format!("cannot make the directory {}", directory.display()))?;
         record
-            .write(&directory)
+            .write(directory)
             .internal(|| "cannot run the pod sandbox".into())?;
-        start(node, &id, &record, &settings, &cgroup).await
+        start(node, &id, &record, &settings, &cgroup, &directories).await
     };
     match result.await {
         Ok(pause) => Ok(Sandbox::new(
@@ -145,13 +146,13 @@ async fn make(
             settings,
             handler,
             cgroup,
-            directory,
+            directories,
             State::Ready(pause),
         )),
         Err(error) => {
             super::stop::release(node, &id, &settings, &cgroup).await;
             node.selinux.release_level(&record.selinux_level);
-            node.reclaim.directory(directory);
+            node.reclaim.directory(directories.records);
             Err(error)
         }
     }
@@ -163,14 +164,14 @@ async fn start(
     record: &SandboxRecord,
     settings: &Settings,
     cgroup: &CgroupPath,
+    directories: &Directories,
 ) -> Result<Arc<Pause>, CallError> {
     let config = record.config.clone().unwrap_or_default();
-    let directory = super::directory(&node.config.state_dir, id);
     let hostname = match settings.network {
         NetworkMode::Pod if !config.hostname.is_empty() => config.hostname.clone(),
         NetworkMode::Pod | NetworkMode::Host => files::host_name(),
     };
-    files::write_early(&directory, config.dns_config.as_ref(), &hostname)?;
+    files::write_early(&directories.files, config.dns_config.as_ref(), &hostname)?;
     if !config.log_directory.is_empty() {
         std::fs::create_dir_all(&config.log_directory).internal(|| {
             format!(
@@ -179,14 +180,19 @@ async fn start(
             )
         })?;
     }
-    let label = super::labels::of_pod(&node.selinux, &config, &record.selinux_level)?;
+    let furniture = Furniture {
+        settings,
+        hostname,
+        label: super::labels::of_pod(&node.selinux, &config, &record.selinux_level)?,
+        directories,
+    };
     let group = PodGroup::make(node, &config, cgroup)?;
     let pause = Pause::start(&node.program, id, group.birthplace(), node.events.clone())
         .await
         .internal(|| "cannot run the pod sandbox".into())?;
     let furnished = async {
         let own_cgroup = group.complete(node, id, &config, cgroup, &pause).await?;
-        furnish(node, id, settings, &own_cgroup, &hostname, label, &pause).await
+        furnish(node, id, &furniture, &own_cgroup, &pause).await
     };
     match furnished.await {
         Ok(()) => Ok(pause),
@@ -200,17 +206,29 @@ async fn start(
     }
 }
 
+/// What a new pod is furnished with.
+struct Furniture<'a> {
+    settings: &'a Settings,
+    hostname: String,
+    /// The SELinux label of its files.
+    label: Option<String>,
+    directories: &'a Directories,
+}
+
 /// Makes the namespaces, connects the network and writes what is known only then.
 async fn furnish(
     node: &Arc<Node>,
     id: &SandboxId,
-    settings: &Settings,
+    furniture: &Furniture<'_>,
     cgroup: &Leaf,
-    hostname: &str,
-    file_label: Option<String>,
     pause: &Pause,
 ) -> Result<(), CallError> {
-    let directory = super::directory(&node.config.state_dir, id);
+    let Furniture {
+        settings,
+        hostname,
+        label,
+        directories,
+    } = furniture;
     let groups = cgroup.join_files();
     let plan = SandboxPlan {
         pod: id.wire(),
@@ -224,7 +242,7 @@ async fn furnish(
         hostname: if settings.network == NetworkMode::Host {
             Bytes::default()
         } else {
-            hostname.into()
+            hostname.as_str().into()
         },
         sysctls: sysctls(settings),
         shm_size: if settings.ipc == IpcMode::Pod {
@@ -238,19 +256,19 @@ async fn furnish(
             PodPid::Separate
         },
         user_namespace: settings.user_namespace.clone(),
-        shm_label: file_label.clone().map(Bytes::from),
+        shm_label: label.clone().map(Bytes::from),
     };
     let made = pause
         .init(plan)
         .await
         .internal(|| "cannot make the pod's namespaces".into())?;
     let addresses = attach(node, id, settings, made)?;
-    files::write_hosts(&directory, settings.network, hostname, &addresses)?;
-    if let Some(label) = file_label {
-        super::labels::label_files(&directory, &label)?;
+    files::write_hosts(&directories.files, settings.network, hostname, &addresses)?;
+    if let Some(label) = label {
+        super::labels::label_files(&directories.files, label)?;
     }
     ReadyRecord { at: clock::now() }
-        .write(&directory)
+        .write(&directories.records)
         .internal(|| "cannot run the pod sandbox".into())
 }
 

@@ -7,7 +7,7 @@ use podwright_cri_api::v1::ContainerEventType;
 use podwright_pause::protocol::Target;
 
 use super::settings::{NetworkMode, Settings};
-use super::{Sandbox, State};
+use super::{Sandbox, State, files};
 use crate::cgroup::CgroupPath;
 use crate::clock;
 use crate::container::{self, Container};
@@ -129,5 +129,6 @@ pub(crate) async fn release(
         tracing::error!(sandbox = %id, error = %chain(&error), "the pod's addresses and ports are not freed");
     }
     node.program.remove_socket(id);
+    files::remove(&node.config.run_dir, id);
     node.reclaim.cgroup(group);
 }

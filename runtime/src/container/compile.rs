@@ -1,0 +1,158 @@
+//! A container's spec and launch plan, made of what was decided when it was created.
+
+use std::path::PathBuf;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use oci_spec::runtime::Spec;
+use podwright_pause::plan::{PidNamespace, Stdin};
+
+use super::{Compiled, Container};
+use crate::cdi;
+use crate::error::{CallError, Context};
+use crate::mount_points;
+use crate::node::Node;
+use crate::nri;
+use crate::plan::{self, LaunchInputs, SpecInputs};
+use crate::sandbox::PidMode;
+
+impl Container {
+    /// The container's spec and plan; made once.
+    pub(crate) fn compile(&self, node: &Node) -> Result<Arc<Compiled>, CallError> {
+        if let Some(compiled) = &*self.compiled() {
+            return Ok(Arc::clone(compiled));
+        }
+        let compiled = Arc::new(self.compile_anew(node)?);
+        *self.compiled() = Some(Arc::clone(&compiled));
+        Ok(compiled)
+    }
+
+    /// Makes the next use of spec and plan compile them with what holds then.
+    pub(super) fn forget_plan(&self) {
+        *self.compiled() = None;
+    }
+
+    fn compiled(&self) -> MutexGuard<'_, Option<Arc<Compiled>>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compile_anew(&self, node: &Node) -> Result<Compiled, CallError> {
+        let context = self
+            .config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.security_context.clone())
+            .unwrap_or_default();
+        let capabilities = plan::capability_sets(&context, node.capabilities)?;
+        let spec = self.make_spec(node)?;
+        let program = match self.nri.seccomp_policy() {
+            Some(policy) => Some(
+                node.seccomp
+                    .localhost(&nri::seccomp_profile(policy), capabilities.bounding)
+                    .invalid(|| "cannot compile the seccomp policy of a NRI plugin".into())?,
+            ),
+            None => super::confine::seccomp(
+                node,
+                &plan::seccomp_choice(&context, &self.sandbox.handler.pods().seccomp)?,
+                capabilities.bounding,
+            )?,
+        };
+        let plan = plan::launch_plan(&LaunchInputs {
+            spec: &spec,
+            capabilities: &capabilities,
+            id: &self.id,
+            layers_root: node.images.layers_root(),
+            layers: &self.record.layer_directories,
+            mount_points: self.mount_points(node).as_deref(),
+            directory: &self.directory,
+            mount_point: &node.mount_point(),
+            empty: &node.empty_directory(),
+            volume_images: &self.record.volume_images,
+            image_volumes: plan::image_volumes(&self.config, self.image.config().as_ref())?,
+            cgroup_version: node.cgroups.version(),
+            join_files: self.cgroup.join_files(),
+            cgroup: self.cgroup.path().as_str(),
+            pid_namespace: self.pid_namespace(node)?,
+            seccomp: program.as_ref().map(|program| &*program.bytes),
+            stdin: match (self.config.stdin, self.config.stdin_once) {
+                (false, _) => Stdin::Null,
+                (true, false) => Stdin::Open,
+                (true, true) => Stdin::Once,
+            },
+        })?;
+        Ok(Compiled { spec, plan })
+    }
+
+    fn mount_points(&self, node: &Node) -> Option<PathBuf> {
+        let has_user_namespace = self.sandbox.settings.user_namespace.is_some();
+        (!has_user_namespace).then(|| mount_points::layer(&node.config.state_dir))
+    }
+
+    /// The spec as it is compiled, or would be.
+    pub(crate) fn spec(&self, node: &Node) -> Result<Spec, CallError> {
+        let compiled = self.compiled().clone();
+        match compiled {
+            Some(compiled) => Ok(compiled.spec.clone()),
+            None => self.make_spec(node),
+        }
+    }
+
+    /// The spec of the request, with what NRI plugins have made of it.
+    fn make_spec(&self, node: &Node) -> Result<Spec, CallError> {
+        let score = self.asked_resources().oom_score_adj;
+        let mut spec = plan::container_spec(&SpecInputs {
+            sandbox: &self.sandbox,
+            config: &self.config,
+            image: self.image.config().as_ref(),
+            user: &self.record.user.clone().unwrap_or_default(),
+            cgroup: self.cgroup.path(),
+            cgroup_version: node.cgroups.version(),
+            available: node.capabilities,
+            oom_score_adj: node
+                .oom_scores
+                .clamp(score)
+                .invalid(|| "cannot set oom_score_adj".into())?,
+            confinement: &match &self.record.confinement {
+                Some(decided) => decided.clone(),
+                None => super::confine::decide_again(node, &self.sandbox, &self.config)?,
+            },
+        })?;
+        let edits = cdi::Edits::from_json(&self.record.cdi_edits)?;
+        let pod = self.sandbox.settings.user_namespace.as_ref();
+        cdi::apply(&edits, &mut spec, pod)?;
+        if let Some(wishes) = self.nri.adjustment() {
+            nri::adjust(&mut spec, wishes, node.oom_scores)?;
+        }
+        Ok(spec)
+    }
+
+    /// None for a PID namespace of its own.
+    fn pid_namespace(&self, node: &Node) -> Result<Option<PidNamespace>, CallError> {
+        match plan::container_pid_mode(&self.config)? {
+            PidMode::Container => Ok(None),
+            PidMode::Host if self.sandbox.settings.user_namespace.is_some() => {
+                Err(CallError::invalid(
+                    "a container in a user namespace cannot use the host's PID namespace",
+                ))
+            }
+            PidMode::Host => Ok(Some(PidNamespace::Host)),
+            PidMode::Pod if self.sandbox.settings.pid == PidMode::Pod => {
+                Ok(Some(PidNamespace::Pod))
+            }
+            PidMode::Pod => Err(CallError::invalid(
+                "the container asks for the pod's PID namespace, but the pod sandbox was run without one",
+            )),
+            PidMode::Target(target) => {
+                let target = node.containers.require(&target)?;
+                if target.sandbox.id != self.sandbox.id {
+                    return Err(CallError::invalid(format!(
+                        "the target container {} is of another pod",
+                        target.id
+                    )));
+                }
+                Ok(Some(PidNamespace::Container {
+                    id: target.id.wire(),
+                }))
+            }
+        }
+    }
+}
