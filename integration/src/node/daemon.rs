@@ -100,7 +100,7 @@ impl Daemon {
         registry.write_hosts(&slot.path("hosts"))?;
         write_configuration(&slot, sections)?;
         let child = launch(&slot, Build::Tested, &[]).await?;
-        let client = client::connect(slot.path("run/cri.sock"))
+        let client = client::connect(slot.socket())
             .await
             .with_context(|| format!("connecting to the daemon that said READY\n{}", log(&slot)))?;
         Ok(Self {
@@ -158,7 +158,7 @@ impl Daemon {
         reclaim::kill_processes(&self.slot)?;
         match run {
             RunDirectory::OnDisk => Ok(()),
-            RunDirectory::InMemory => fs::remove_dir_all(self.slot.path("run"))
+            RunDirectory::InMemory => fs::remove_dir_all(self.slot.run_directory())
                 .context("emptying the run directory as a reboot does"),
         }
     }
@@ -207,7 +207,7 @@ impl Daemon {
 
     /// The CRI socket.
     pub fn socket(&self) -> PathBuf {
-        self.slot.path("run/cri.sock")
+        self.slot.socket()
     }
 
     /// The daemon's process id, while it runs.
@@ -254,9 +254,9 @@ fn configuration(slot: &Slot) -> String {
         text,
         "[paths]\nstate = {:?}\nrun = {:?}",
         path("state"),
-        path("run")
+        slot.run_directory()
     );
-    let _ = writeln!(text, "[server]\nsocket = {:?}", path("run/cri.sock"));
+    let _ = writeln!(text, "[server]\nsocket = {:?}", slot.socket());
     let _ = writeln!(
         text,
         "[network]\nbridge = {:?}\nsubnets = {:?}",

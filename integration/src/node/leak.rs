@@ -55,8 +55,8 @@ impl Snapshot {
         for port in fs::read_dir(ports).into_iter().flatten().flatten() {
             items.insert(format!("link {}", port.file_name().display()));
         }
-        for directory in ["run", "state"] {
-            add_files(&slot.path(directory), &mut items);
+        for directory in [slot.run_directory(), &slot.path("state")] {
+            add_files(directory, &mut items);
         }
         Ok(Self { items })
     }

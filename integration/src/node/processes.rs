@@ -15,7 +15,8 @@ pub(super) struct Process {
 /// All processes, zombies too, whose executable, command line or cgroup names `slot`. This process
 /// is never among them.
 pub(super) fn of(slot: &Slot) -> Vec<Process> {
-    let directory = format!("{}/", slot.directory().display());
+    let directories = [slot.directory(), slot.run_directory()];
+    let inside = directories.map(|directory| format!("{}/", directory.display()));
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -30,7 +31,10 @@ pub(super) fn of(slot: &Slot) -> Vec<Process> {
         let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
         let executable = fs::read_link(entry.path().join("exe")).unwrap_or_default();
         let in_cgroup = in_cgroup(&String::from_utf8_lossy(&read("cgroup")), &slot.cgroup());
-        let named = command.contains(&directory) || executable.starts_with(slot.directory());
+        let named = inside.iter().any(|directory| command.contains(directory))
+            || directories
+                .iter()
+                .any(|directory| executable.starts_with(directory));
         if pid != own && (in_cgroup || named) {
             let name = || String::from_utf8_lossy(&read("comm")).trim().to_owned();
             let command = if command.is_empty() {

@@ -34,10 +34,13 @@ pub(super) fn reclaim(slot: &Slot) -> Result<()> {
     }
     netfilter::delete_table(&slot.table())?;
     netfilter::delete_link(&slot.bridge())?;
-    match fs::remove_dir_all(slot.directory()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.with_context(|| format!("removing {}", slot.directory().display())),
+    for directory in [slot.directory(), slot.run_directory()] {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.with_context(|| format!("removing {}", directory.display()))?,
+        }
     }
+    Ok(())
 }
 
 pub(super) fn kill_processes(slot: &Slot) -> Result<()> {
@@ -94,7 +97,10 @@ pub(super) fn mounts(slot: &Slot) -> Vec<PathBuf> {
         .filter_map(|line| line.split(' ').nth(4))
         .map(PathBuf::from);
     let mut found: Vec<_> = points
-        .filter(|point| point.starts_with(slot.directory()))
+        .filter(|point| {
+            let own = [slot.directory(), slot.run_directory()];
+            own.iter().any(|directory| point.starts_with(directory))
+        })
         .collect();
     found.reverse();
     found

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    sys::statfs::{TMPFS_MAGIC, statfs},
 };
 
 use super::{CgroupDriver, reclaim};
@@ -17,11 +18,23 @@ use super::{CgroupDriver, reclaim};
 /// As many as there are /24 networks from 10.200.0.0 to 10.254.255.0.
 const SLOTS: u32 = 55 * 256;
 
+/// A directory on a tmpfs, if this machine has one of them.
+fn in_memory() -> PathBuf {
+    let usual = ["/run", "/dev/shm"].map(PathBuf::from);
+    let on_tmpfs =
+        |path: &PathBuf| statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+    usual
+        .into_iter()
+        .find(on_tmpfs)
+        .unwrap_or_else(std::env::temp_dir)
+}
+
 /// A number that this process holds, and everything that is named after it.
 #[derive(Debug)]
 pub struct Slot {
     number: u32,
     directory: PathBuf,
+    run_directory: PathBuf,
     /// Released by the kernel however this process ends.
     _held: Flock<File>,
 }
@@ -44,6 +57,7 @@ impl Slot {
                     let slot = Self {
                         number,
                         directory,
+                        run_directory: in_memory().join(format!("podwright-test-{number}-run")),
                         _held: held,
                     };
                     reclaim::reclaim(&slot).context("clearing what an earlier run left")?;
@@ -75,6 +89,16 @@ impl Slot {
     /// The directory that holds everything of this slot.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The daemon's run directory: in memory, as /run is on a node.
+    pub fn run_directory(&self) -> &Path {
+        &self.run_directory
+    }
+
+    /// The CRI socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run_directory.join("cri.sock")
     }
 
     /// A path below [`directory`](Self::directory).

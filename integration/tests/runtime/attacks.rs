@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use podwright_cri_api::v1::{Int64Value, NamespaceMode, RunPodSandboxRequest};
 use podwright_integration::{
     images::{Compression, Entry, Image, Layer, Vocabulary},
@@ -88,7 +88,10 @@ async fn the_socket_is_closed_to_other_users() -> Result<()> {
     // Past the directories, which are closed as well, by a second name of the socket.
     let open = tempfile::tempdir_in("/tmp")?;
     fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755))?;
-    let socket = open.path().join("socket");
+    let beside = node.daemon.slot().run_directory().parent();
+    let linked = tempfile::tempdir_in(beside.context("a directory")?)?;
+    fs::set_permissions(linked.path(), fs::Permissions::from_mode(0o755))?;
+    let socket = linked.path().join("socket");
     fs::hard_link(node.daemon.socket(), &socket)?;
     let crictl = open.path().join("crictl");
     fs::copy(Tools::open()?.crictl(), &crictl)?;
@@ -123,7 +126,7 @@ async fn the_socket_is_closed_to_other_users() -> Result<()> {
         let mode = fs::metadata(directory)?.permissions().mode();
         assert_eq!(mode & 0o077, 0, "{} is {mode:o}", directory.display());
     }
-    drop(open);
+    drop((open, linked));
     node.finish().await
 }
 
