@@ -15,9 +15,9 @@ use super::*;
 use crate::cgroup::{CgroupPath, Version};
 use crate::config::Config;
 use crate::handler::Handlers;
-use crate::ids::ContainerId;
+use crate::ids::{ContainerId, SandboxId};
 use crate::records::{ConfinementRecord, SandboxRecord, UserRecord};
-use crate::sandbox::{Sandbox, Settings, State};
+use crate::sandbox::{Directories, Sandbox, Settings, State};
 use crate::security::capabilities::CapabilitySet;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -40,13 +40,15 @@ fn sandbox() -> Sandbox {
         config: Some(config.clone()),
         ..Default::default()
     };
+    let id = SandboxId::parse(ID).unwrap();
+    let directories = Directories::of(&Config::default(), &id);
     Sandbox::new(
         &record,
-        crate::ids::SandboxId::parse(ID).unwrap(),
+        id,
         Settings::check(&config).unwrap(),
         Handlers::new(&Config::default()).require("").unwrap(),
         CgroupPath::new("/kubepods/burstable/podf3b7").unwrap(),
-        Path::new("/var/lib/podwright/pods").join(ID),
+        directories,
         State::NotReady,
     )
 }
@@ -136,6 +138,7 @@ fn plan(sandbox: &Sandbox, request: &cri::ContainerConfig, spec: &Spec) -> Launc
         capabilities: &capability_sets(&context, ALL).unwrap(),
         layers_root: Path::new("/var/lib/podwright/images/layers"),
         layers: &[1, 2, 3, 4, 5].map(|number| format!("{number:064x}")),
+        mount_points: Some(Path::new("/var/lib/podwright/mount-points")),
         directory: &Path::new("/var/lib/podwright/containers").join(ID),
         mount_point: Path::new("/run/podwright/root"),
         empty: Path::new("/run/podwright/empty"),
