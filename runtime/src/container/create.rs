@@ -120,23 +120,7 @@ async fn make(
         .images
         .lease(&image)
         .internal(|| format!("cannot use the image '{}'", shown(&reference)))?;
-    let context = config
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.security_context.as_ref());
-    check_same(
-        &sandbox,
-        context.and_then(|context| context.namespace_options.as_ref()),
-    )?;
-    check_privilege(&sandbox, context)?;
-    plan::check_mounts(&config)?;
-    for volume in &config.mounts {
-        if plan::volume_image(volume).is_none() && map_volume(&sandbox, volume)? {
-            node.user_namespaces
-                .check_volume(&volume.host_path, &volume.container_path)?;
-        }
-    }
-    super::log::check_path(&sandbox, &config)?;
+    check(node, &sandbox, &config)?;
     let (volume_images, mut leases) = volume_images::resolve(node, &config)?;
     leases.push(lease);
     let confinement = super::confine::decide(node, &sandbox, &config).await?;
@@ -172,6 +156,23 @@ async fn make(
             Err(error)
         }
     }
+}
+
+/// Refuses what this pod or this machine cannot give.
+fn check(node: &Node, sandbox: &Sandbox, config: &ContainerConfig) -> Result<(), CallError> {
+    let linux = config.linux.as_ref();
+    let context = linux.and_then(|linux| linux.security_context.as_ref());
+    let namespaces = context.and_then(|context| context.namespace_options.as_ref());
+    check_same(sandbox, namespaces)?;
+    check_privilege(sandbox, context)?;
+    plan::check_mounts(config)?;
+    for volume in &config.mounts {
+        if plan::volume_image(volume).is_none() && map_volume(sandbox, volume)? {
+            node.user_namespaces
+                .check_volume(&volume.host_path, &volume.container_path)?;
+        }
+    }
+    super::log::check_path(sandbox, config)
 }
 
 /// Compiles the container, and makes its directory, records and cgroup.
