@@ -5,6 +5,7 @@
 
 mod bench;
 mod conformance;
+mod flamegraph;
 mod instructions;
 mod lint;
 mod phase;
@@ -50,6 +51,8 @@ enum Command {
     Bench(bench::Bench),
     /// Draw the chart of all figures that are recorded
     Chart,
+    /// Draw where the machine's time goes while benchmarks run
+    Flamegraph(flamegraph::Flamegraph),
     /// Have very many pods come and go, and compare what is held before and after
     Soak(soak::Soak),
     /// Count the instructions of pure code, and compare them with those that are committed
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
         Command::Chart => results::draw(),
+        Command::Flamegraph(flamegraph) => flamegraph.run(),
         Command::Soak(soak) => soak.run(),
         Command::Instructions(instructions) => instructions.run(),
         Command::Vm(vm) => vm.run(),

@@ -48,6 +48,12 @@ const REQUIREMENTS: &[Requirement] = &[
         purpose: "counting instructions",
     },
     Requirement {
+        package: "linux-perf",
+        need: Need::Profiling,
+        present: || programs::find("perf").is_some(),
+        purpose: "samples of where time goes",
+    },
+    Requirement {
         package: "dpkg",
         need: Need::Everything,
         present: || programs::find("dpkg-deb").is_some(),
@@ -60,9 +66,7 @@ const REQUIREMENTS: &[Requirement] = &[
 /// # Errors
 /// When something is missing that cannot be installed: no apt-get, no root, or apt-get failed.
 pub(super) fn install(need: Need) -> Result<()> {
-    let wanted = REQUIREMENTS
-        .iter()
-        .filter(|r| r.need == Need::Build || need == Need::Everything);
+    let wanted = REQUIREMENTS.iter().filter(|r| r.need <= need);
     let missing: Vec<_> = wanted.filter(|r| !(r.present)()).collect();
     if missing.is_empty() {
         return Ok(());

@@ -10,19 +10,21 @@ use anyhow::Result;
 pub(crate) use tools::cargo_deny;
 
 /// How much of it a command needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Need {
     /// To compile and run Podwright.
     Build,
     /// Also to run the tests: images of Debian's packages, crictl and critest.
     Everything,
+    /// Also to see where time goes.
+    Profiling,
 }
 
 /// Installs what is missing. Nothing is done, and little time spent, on a machine that has everything.
 pub(crate) fn run(need: Need) -> Result<()> {
     apt::install(need)?;
     rust::install()?;
-    if need == Need::Everything {
+    if need >= Need::Everything {
         go::check()?;
     }
     Ok(())
