@@ -1,6 +1,8 @@
 //! Counts everything, when nothing moves any more.
 
 use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
     fs,
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -61,8 +63,7 @@ impl Company {
 pub(crate) struct Census {
     pub(crate) daemon_pss: f64,
     pub(crate) daemon_rss: f64,
-    pub(crate) descriptors: usize,
-    pub(crate) threads: usize,
+    pub(crate) usage: Usage,
     pub(crate) children: usize,
     pub(crate) children_pss: f64,
     pub(crate) files_size: f64,
@@ -84,8 +85,7 @@ impl Census {
         Ok(Self {
             daemon_pss: proc::pss(pid)?,
             daemon_rss: proc::rss(pid)?,
-            descriptors: usage.descriptors.values().sum(),
-            threads: usage.threads,
+            usage,
             children: children.len(),
             children_pss: children_pss.sum::<Result<f64>>()?,
             files_size: size(&slot.path("run")) + size(&slot.path("state")),
@@ -122,6 +122,20 @@ impl Census {
     /// Waits until nothing is in the daemon's slot that was not there then.
     pub(crate) async fn wait_reclaimed(&self, daemon: &Daemon) -> Result<()> {
         self.left.wait_equal(daemon.slot()).await
+    }
+
+    /// Descriptors of the daemon's whose number has changed since `before`, one kind a line.
+    pub(crate) fn other_descriptors(&self, before: &Self) -> String {
+        let (old, new) = (&before.usage.descriptors, &self.usage.descriptors);
+        let kinds: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let mut text = String::new();
+        for kind in kinds {
+            let [old, new] = [old, new].map(|counts| counts.get(kind).copied().unwrap_or_default());
+            if old != new {
+                let _ = writeln!(text, "  {kind}: {old} before, {new} after");
+            }
+        }
+        text
     }
 
     /// What of a kind is in the daemon's slot.

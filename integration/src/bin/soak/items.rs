@@ -84,8 +84,10 @@ const EMPTY_PAGES: Allowance = Allowance::PerProcessor(64.0);
 pub(crate) const ITEMS: &[Item] = &[
     own("daemon, memory (PSS)", "KiB", |c| Some(c.daemon_pss)),
     own("daemon, memory (RSS)", "KiB", |c| Some(c.daemon_rss)),
-    own("daemon, descriptors", "", |c| Some(c.descriptors as f64)),
-    own("daemon, threads", "", |c| Some(c.threads as f64)),
+    own("daemon, descriptors", "", |c| {
+        Some(c.usage.descriptors.values().sum::<usize>() as f64)
+    }),
+    own("daemon, threads", "", |c| Some(c.usage.threads as f64)),
     own("daemon, child processes", "", |c| Some(c.children as f64)),
     own("children's memory (PSS)", "KiB", |c| Some(c.children_pss)),
     own("processes of pods", "", |c| c.left("process")),

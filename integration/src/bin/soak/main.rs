@@ -65,6 +65,9 @@ async fn run(cli: &Cli) -> Result<()> {
     cri.pull(BUSYBOX)
         .await
         .with_context(|| format!("pulling {BUSYBOX}"))?;
+    // One that has pulled keeps connections to the registry for a while, and memory.
+    daemon.terminate().await?;
+    daemon.restart().await?;
     let lines = soak(&daemon, &cri, cli).await?;
     daemon.terminate().await?;
 
@@ -110,6 +113,10 @@ async fn soak(daemon: &Daemon, cri: &Cri, cli: &Cli) -> Result<Vec<Line>> {
     let (after, busy) = Census::at_rest(daemon, seen).await?;
     seen = seen.or(company(busy));
 
+    let other = after.other_descriptors(&before);
+    if !other.is_empty() {
+        println!("other descriptors of the daemon's:\n{other}");
+    }
     let mut lines = flat::compare(&before, &after, seen);
     let ([up, exec], [last_up, last_exec]) = (ends.first.slowest(), ends.last.slowest());
     lines.push(Line::time("pod up, p99", up, last_up));
