@@ -24,6 +24,9 @@ const INTERVAL: Duration = Duration::from_millis(1);
 const TIME: Duration = Duration::from_secs(30);
 /// Of the machine without probes.
 const IDLE: Duration = Duration::from_secs(10);
+/// A machine that uses more of a processor than that meanwhile has others to serve: they would lose to the probes what is then
+/// taken for idle, and the probes' CPU would come out too small.
+const MOST_IDLE: f64 = 0.2;
 /// So many at once, five seconds' worth, are a runtime that cannot keep up.
 const MOST_AT_ONCE: u32 = 5_000;
 
@@ -44,6 +47,10 @@ pub(crate) async fn measure(target: &Target, measured: &mut Measured) -> Result<
     let processors = Processors::now()?;
     sleep(IDLE).await;
     let idle = processors.busy()?;
+    ensure!(
+        idle < MOST_IDLE,
+        "the machine is not idle without probes: {idle:.2} of a processor are used"
+    );
 
     let client = [std::process::id()];
     let own = proc::cpu(&client);
