@@ -22,6 +22,8 @@ use podwright_integration::{
     images, node::enter_private_network, peer::Programs, registry::Registry,
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use figure::{Figure, Measured};
 use target::Target;
 
@@ -119,13 +121,23 @@ fn run(cli: &Cli) -> Result<()> {
         tokio::select! {
             missed = measure_all(cli, programs) => missed,
             // Dropping the measurement ends what it has started.
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            ended = end() => bail!("ended by {}", ended?),
         }
     })?;
     if missed > 0 {
         bail!("{missed} goals are missed: the rows with **no**");
     }
     Ok(())
+}
+
+/// Waits for a signal that asks for the end, and names it.
+async fn end() -> Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
 }
 
 /// All columns. The answer is how many goals are missed.
