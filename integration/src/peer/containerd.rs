@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -140,6 +141,8 @@ fn launch(slot: &Slot, programs: &Programs) -> Result<Child> {
         .arg("--config")
         .arg(slot.path("containerd.toml"))
         .envs(programs.environment()?)
+        // A terminal's Ctrl-C is for the program in the foreground, which then ends this one.
+        .process_group(0)
         // With this and without systemd's socket it would warn at each start.
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())

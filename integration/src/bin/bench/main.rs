@@ -21,7 +21,6 @@ use clap::{Parser, ValueEnum};
 use podwright_integration::{
     images, node::enter_private_network, peer::Programs, registry::Registry,
 };
-
 use tokio::signal::unix::{SignalKind, signal};
 
 use figure::{Figure, Measured};
