@@ -22,6 +22,11 @@ use crate::sys::{event, file, process, title};
 use crate::zygote::Newborn;
 use std::os::fd::AsFd;
 
+/// musl's allocator gives its pages back as soon as they are free, and so maps, faults in and unmaps a dozen for each message.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() {
     if let Err(fault) = run() {
         // Descriptor 2 is the daemon's log file, if it keeps one.

@@ -18,6 +18,7 @@ mod handler;
 mod ids;
 mod index;
 mod kernel;
+pub mod memory;
 mod metrics;
 mod mount_points;
 mod names;

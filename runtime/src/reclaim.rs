@@ -12,11 +12,15 @@ use tokio::sync::mpsc;
 
 use crate::cgroup::Cgroup;
 use crate::error::chain;
+use crate::memory;
 
 /// How often a cgroup that is still busy is tried, with twice the pause each time: two minutes in all.
 const ATTEMPTS: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+
+/// With nothing to reclaim for so long, the node is at rest.
+const REST: Duration = Duration::from_secs(1);
 
 enum Job {
     Cgroup(Cgroup),
@@ -68,18 +72,30 @@ impl Reclaim {
 
 async fn work(mut queue: mpsc::UnboundedReceiver<Job>) {
     while let Some(job) = queue.recv().await {
-        match job {
-            Job::Cgroup(cgroup) => {
-                if !try_remove(&cgroup) {
-                    // Its processes are dying; others in the queue need not wait for that.
-                    tokio::spawn(keep_trying(cgroup));
-                }
+        run(job).await;
+        loop {
+            match tokio::time::timeout(REST, queue.recv()).await {
+                Ok(Some(job)) => run(job).await,
+                Ok(None) => return,
+                // What was removed has left holes in the heap.
+                Err(_) => break memory::give_back(),
             }
-            Job::Directory(path) => {
-                let removed = tokio::task::spawn_blocking(move || remove_directory(&path)).await;
-                if let Ok(Err((path, error))) = removed {
-                    tracing::error!(path = %path.display(), %error, "cannot remove the directory; the next start tries again");
-                }
+        }
+    }
+}
+
+async fn run(job: Job) {
+    match job {
+        Job::Cgroup(cgroup) => {
+            if !try_remove(&cgroup) {
+                // Its processes are dying; others in the queue need not wait for that.
+                tokio::spawn(keep_trying(cgroup));
+            }
+        }
+        Job::Directory(path) => {
+            let removed = tokio::task::spawn_blocking(move || remove_directory(&path)).await;
+            if let Ok(Err((path, error))) = removed {
+                tracing::error!(path = %path.display(), %error, "cannot remove the directory; the next start tries again");
             }
         }
     }

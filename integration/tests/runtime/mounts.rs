@@ -435,3 +435,27 @@ async fn host_paths_may_be_of_any_kind_or_missing() -> Result<()> {
     assert_eq!(refused.code(), Code::InvalidArgument);
     node.finish().await
 }
+
+/// Places for the mounts that every container has are in a layer of their own: to make them would copy /etc up for each start.
+#[tokio::test]
+async fn a_start_writes_nothing_into_the_writable_layer() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("unwritten")).await?;
+    let script = "cat /etc/hosts /etc/hostname /etc/resolv.conf > /dev/null && stat -c %a /etc && echo > /written";
+    let id = node
+        .cri
+        .run(&pod, ContainerSpec::new("c").shell(script))
+        .await?;
+    assert_eq!(node.cri.wait_exit(&id).await?.exit_code, 0);
+    assert_eq!(node.cri.logs(&id).await?[0].text, "755");
+    let upper = node
+        .daemon
+        .slot()
+        .path("state/containers")
+        .join(&id)
+        .join("upper");
+    let entries = fs::read_dir(&upper)?.map(|entry| Ok(entry?.file_name()));
+    let entries = entries.collect::<Result<Vec<_>>>()?;
+    assert_eq!(entries, ["written"], "in {}", upper.display());
+    node.finish().await
+}

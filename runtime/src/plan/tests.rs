@@ -41,11 +41,12 @@ fn sandbox() -> Sandbox {
         ..Default::default()
     };
     let id = SandboxId::parse(ID).unwrap();
-    let directories = Directories::of(&Config::default(), &id);
+    let settings = Settings::check(&config).unwrap();
+    let directories = Directories::of(&Config::default(), &id, &settings);
     Sandbox::new(
         &record,
         id,
-        Settings::check(&config).unwrap(),
+        settings,
         Handlers::new(&Config::default()).require("").unwrap(),
         CgroupPath::new("/kubepods/burstable/podf3b7").unwrap(),
         directories,

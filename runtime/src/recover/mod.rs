@@ -230,13 +230,14 @@ async fn recover_sandbox(
         Some((pause, _)) => sandbox::State::Ready(Arc::clone(pause)),
         None => sandbox::State::NotReady,
     };
+    let directories = sandbox::Directories::of(&node.config, id, &settings);
     let sandbox = Arc::new(Sandbox::new(
         &record,
         id.clone(),
         settings,
         node.handlers.of_pod(id.as_str(), &record.runtime_handler),
         cgroup,
-        sandbox::Directories::of(&node.config, id),
+        directories,
         state,
     ));
     if let Some(resources) = PodResourcesRecord::recover(directory, || None)? {

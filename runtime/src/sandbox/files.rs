@@ -17,7 +17,7 @@ pub(super) fn parent(run_dir: &Path) -> PathBuf {
     run_dir.join("files")
 }
 
-/// Makes the directory, and in it resolv.conf and hostname; hosts follows when the addresses are known.
+/// Makes the directory, if it is not there for its records, and in it resolv.conf and hostname; hosts follows when the addresses are known.
 pub(super) fn write_early(
     directory: &Path,
     dns: Option<&DnsConfig>,
@@ -31,7 +31,7 @@ pub(super) fn write_early(
         }
         _ => host_file(Path::new("/etc/resolv.conf"))?,
     };
-    fs::create_dir(directory)
+    fs::create_dir_all(directory)
         .internal(|| format!("cannot make the directory {}", directory.display()))?;
     write(directory, RESOLV_CONF, &resolv)?;
     write(directory, HOSTNAME, format!("{hostname}\n").as_bytes())

@@ -190,16 +190,19 @@ impl Sandbox {
 pub(crate) struct Directories {
     /// What outlives the machine.
     pub(crate) records: PathBuf,
-    /// What its containers see of it, which is of use as long as it is ready: below the run directory, so in memory.
+    /// What its containers see of it, which is of use as long as it is ready: in memory, below the run directory. But a tmpfs
+    /// lets owners be mapped only since Linux 6.3, so those of a pod with a user namespace are with its records.
     pub(crate) files: PathBuf,
 }
 
 impl Directories {
     /// Those of `id`.
-    pub(crate) fn of(config: &Config, id: &SandboxId) -> Self {
-        Self {
-            records: config.state_dir.join("pods").join(id.as_str()),
-            files: files::parent(&config.run_dir).join(id.as_str()),
-        }
+    pub(crate) fn of(config: &Config, id: &SandboxId, settings: &Settings) -> Self {
+        let records = config.state_dir.join("pods").join(id.as_str());
+        let files = match settings.user_namespace {
+            None => files::parent(&config.run_dir).join(id.as_str()),
+            Some(_) => records.clone(),
+        };
+        Self { records, files }
     }
 }

@@ -121,7 +121,7 @@ async fn make(
     handler: Arc<Handler>,
 ) -> Result<Sandbox, CallError> {
     let cgroup = super::cgroup::path(node.config.cgroup_driver, &handler, &id, &config)?;
-    let directories = Directories::of(&node.config, &id);
+    let directories = Directories::of(&node.config, &id, &settings);
     let directory = &directories.records;
     let record = SandboxRecord {
         id: id.to_string(),
