@@ -66,10 +66,12 @@ async fn launch(
     pause: &Pause,
 ) -> Result<StartedRecord, CallError> {
     let compiled = container.compile(node)?;
-    let cgroup = node
-        .cgroups
-        .create(container.cgroup.path())
-        .internal(|| format!("cannot make the cgroup of the container {}", container.id))?;
+    let cgroup = &container.cgroup;
+    // Made with the container, unless an older daemon created that, or somebody has removed it.
+    if !cgroup.exists() {
+        let made = node.cgroups.create(cgroup.path());
+        made.internal(|| format!("cannot make the cgroup of the container {}", container.id))?;
+    }
     // The limits as they are asked for now: they may have been updated since the container was created.
     let compiled_resources = compiled
         .spec

@@ -66,6 +66,8 @@ impl FromStr for Peer {
 enum Rows {
     /// The daemon without pods
     Idle,
+    /// An image of many layers; before others remove thousands of files, whose inodes ext4 then passes over for minutes
+    Pull,
     /// One call after the other
     Latency,
     /// Pods up and down, several at once
@@ -74,8 +76,6 @@ enum Rows {
     Logs,
     /// Exec and port-forward, gigabytes each way
     Streams,
-    /// An image of many layers
-    Pull,
     /// Lists, statistics and memory with many pods, and a restart
     Crowd,
     /// A thousand exec probes a second
