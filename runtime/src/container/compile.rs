@@ -1,7 +1,7 @@
 //! A container's spec and launch plan, made of what was decided when it was created.
 
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 
 use oci_spec::runtime::Spec;
 use podwright_pause::plan::{PidNamespace, Stdin};
@@ -79,7 +79,11 @@ impl Container {
                 (true, true) => Stdin::Once,
             },
         })?;
-        Ok(Compiled { spec, plan })
+        Ok(Compiled {
+            spec,
+            plan,
+            limits: OnceLock::new(),
+        })
     }
 
     fn mount_points(&self, node: &Node) -> Option<PathBuf> {

@@ -187,9 +187,7 @@ fn lay_out(node: &Node, container: &Container) -> Result<(), CallError> {
         .record
         .write(directory)
         .internal(|| "cannot create the container".into())?;
-    node.cgroups
-        .create(container.cgroup.path())
-        .internal(|| "cannot make the container's cgroup".into())?;
+    super::start::make_group(node, container, &compiled)?;
     if let Some(record) = container.nri.record() {
         record
             .write(directory)

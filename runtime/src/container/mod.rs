@@ -29,7 +29,7 @@ pub(crate) use update::{change_limits, refusal, update};
 pub(crate) use view::{container_status, list, matching, selects, status};
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::Spec;
@@ -103,6 +103,8 @@ fn happened(before: &State, after: &State) -> Option<ContainerEventType> {
 pub(crate) struct Compiled {
     pub(crate) spec: Spec,
     pub(crate) plan: LaunchPlan,
+    /// Set when the cgroup has these limits.
+    pub(crate) limits: OnceLock<()>,
 }
 
 /// A container.

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{Container, State};
+use super::{Compiled, Container, State};
 use crate::clock;
 use crate::error::{CallError, Context, Kind, chain};
 use crate::node::Node;
@@ -65,24 +65,13 @@ async fn launch(
     container: &Container,
     pause: &Pause,
 ) -> Result<StartedRecord, CallError> {
-    let compiled = container.compile(node)?;
     let cgroup = &container.cgroup;
-    // Made with the container, unless an older daemon created that, or somebody has removed it.
     if !cgroup.exists() {
-        let made = node.cgroups.create(cgroup.path());
-        made.internal(|| format!("cannot make the cgroup of the container {}", container.id))?;
+        // Somebody has removed it, and its limits with it.
+        container.forget_plan();
     }
-    // The limits as they are asked for now: they may have been updated since the container was created.
-    let compiled_resources = compiled
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.resources().as_ref());
-    let devices = compiled_resources.and_then(|resources| resources.devices().clone());
-    let mut limits = oci_resources(&container.asked_resources(), devices)?;
-    limits.set_pids(compiled_resources.and_then(|resources| *resources.pids()));
-    container.nri.overlay(&mut limits)?;
-    container.apply_limits(&limits)?;
+    let compiled = container.compile(node)?;
+    make_group(node, container, &compiled)?;
     plan::write_bundle(&container.directory, &node.mount_point(), &compiled.spec)?;
     let log = super::log::open(container)?;
     let launched = pause
@@ -102,6 +91,31 @@ async fn launch(
         )
     })?;
     Ok(StartedRecord { pid, at })
+}
+
+/// Makes the container's cgroup with its limits, unless it has those already: they are compiled anew when they are updated,
+/// and by a daemon that has not made the group itself.
+pub(super) fn make_group(
+    node: &Node,
+    container: &Container,
+    compiled: &Compiled,
+) -> Result<(), CallError> {
+    if compiled.limits.get().is_some() {
+        return Ok(());
+    }
+    node.cgroups
+        .create(container.cgroup.path())
+        .internal(|| format!("cannot make the cgroup of the container {}", container.id))?;
+    let linux = compiled.spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let devices = resources.and_then(|resources| resources.devices().clone());
+    let mut limits = oci_resources(&container.asked_resources(), devices)?;
+    limits.set_pids(resources.and_then(|resources| *resources.pids()));
+    container.nri.overlay(&mut limits)?;
+    container.apply_limits(&limits)?;
+    // Set by another call meanwhile, it is set.
+    let _ = compiled.limits.set(());
+    Ok(())
 }
 
 /// What a failed launch or exec means to the client: what the request names is missing or of no use, the disk or a limit is full, or
