@@ -1,8 +1,8 @@
 //! The daemon's heap, which glibc would let grow with churn: pages between allocations that live are not given back by free(3).
 #![allow(unsafe_code)] // mallopt(3), malloc_trim(3)
 
-/// Keeps the heap together. By default each thread gets an arena of its own, up to eight for each processor, with free memory in
-/// each; this daemon's threads rarely allocate at the same time. To be called before there are threads.
+/// Keeps the heap together. By default threads get arenas of their own, up to eight for each processor (mallopt(3)), and what is free
+/// in one is of no use to the others. To be called before there are threads.
 #[cfg(target_env = "gnu")]
 pub fn keep_together() {
     // SAFETY: takes numbers only, and is called before another thread could allocate (mallopt(3) is not to race with malloc(3)).

@@ -362,17 +362,21 @@ mod tests {
     use podwright_instructions::counted;
     use proptest::prelude::*;
 
+    fn veth<'a>(host: &'a LinkName, namespace: BorrowedFd<'a>) -> Veth<'a> {
+        Veth {
+            host,
+            bridge: 7,
+            namespace,
+            mac: MacAddress([1, 2, 3, 4, 5, 6]),
+            mtu: None,
+        }
+    }
+
     #[test]
     fn instructions_of_a_veth() {
         let null = std::fs::File::open("/dev/null").unwrap();
-        let host: LinkName = "pw0123456789".parse().unwrap();
-        let veth = Veth {
-            host: &host,
-            bridge: 7,
-            namespace: null.as_fd(),
-            mac: MacAddress([1, 2, 3, 4, 5, 6]),
-            mtu: None,
-        };
+        let host = "pw0123456789".parse().unwrap();
+        let veth = veth(&host, null.as_fd());
         let (link, port) = counted(|| (veth.create().encoded(), veth.configure_port().encoded()));
         assert!(link.len() > port.len());
     }
@@ -380,14 +384,8 @@ mod tests {
     #[test]
     fn veth_message_bytes() {
         let null = std::fs::File::open("/dev/null").unwrap();
-        let host: LinkName = "pw1".parse().unwrap();
-        let veth = Veth {
-            host: &host,
-            bridge: 7,
-            namespace: null.as_fd(),
-            mac: MacAddress([1, 2, 3, 4, 5, 6]),
-            mtu: None,
-        };
+        let host = "pw1".parse().unwrap();
+        let veth = veth(&host, null.as_fd());
         let [d0, d1, d2, d3] = null.as_raw_fd().to_ne_bytes();
         #[rustfmt::skip]
         assert_eq!(veth.create().encoded(), [

@@ -88,7 +88,7 @@ impl Census {
             usage,
             children: children.len(),
             children_pss: children_pss.sum::<Result<f64>>()?,
-            files_size: size(&slot.path("run")) + size(&slot.path("state")),
+            files_size: size(slot.run_directory()) + size(&slot.path("state")),
             kernel: Kernel::now()?,
             left: Snapshot::of(slot)?,
         })
