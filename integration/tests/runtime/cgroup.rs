@@ -99,6 +99,25 @@ async fn limits_are_set_and_updated() -> Result<()> {
     node.finish().await
 }
 
+/// The group is made with the container, but what was asked for last counts.
+#[tokio::test]
+async fn limits_that_are_updated_before_the_start_hold_from_it() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let limit = |bytes| LinuxContainerResources {
+        memory_limit_in_bytes: bytes,
+        ..LinuxContainerResources::default()
+    };
+    let spec = ContainerSpec::new("c").with_resources(|resources| *resources = limit(64 << 20));
+    let id = node.cri.create(&pod, spec).await?;
+    update(&node, &id, limit(96 << 20)).await?;
+    node.cri.start_container(&id).await?;
+    let pid = node.cri.container_pid(&id).await?;
+    let held = read(pid, ("memory", "memory.limit_in_bytes"), "memory.max")?;
+    assert_eq!(held, (96 << 20).to_string());
+    node.finish().await
+}
+
 #[tokio::test]
 async fn memory_beyond_the_limit_is_oom_killed() -> Result<()> {
     let node = Node::start().await?;

@@ -1,6 +1,6 @@
 //! The daemon's death: pods run on, and the next start knows all of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
@@ -47,6 +47,26 @@ fn waiter(number: usize, directory: &str) -> ContainerSpec {
     ContainerSpec::new("waiter")
         .shell(&script)
         .mount(directory, "/flag")
+}
+
+/// Daemons have kept a pod's hosts, hostname and resolv.conf with its records, and pods of theirs live on.
+#[tokio::test]
+async fn a_pod_whose_files_are_with_its_records_gets_containers() -> Result<()> {
+    let mut node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("older")).await?;
+    node.daemon.kill9().await?;
+    let slot = node.daemon.slot();
+    let files = slot.run_directory().join("files").join(&pod.id);
+    let records = slot.path("state/pods").join(&pod.id);
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        fs::copy(files.join(name), records.join(name))?;
+    }
+    fs::remove_dir_all(&files)?;
+    node.daemon.restart().await?;
+    let spec = ContainerSpec::new("c").shell("grep -c localhost /etc/hosts");
+    let id = node.cri.run(&pod, spec).await?;
+    assert_eq!(node.cri.wait_exit(&id).await?.exit_code, 0);
+    node.finish().await
 }
 
 #[tokio::test]

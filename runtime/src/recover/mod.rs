@@ -230,7 +230,7 @@ async fn recover_sandbox(
         Some((pause, _)) => sandbox::State::Ready(Arc::clone(pause)),
         None => sandbox::State::NotReady,
     };
-    let directories = sandbox::Directories::of(&node.config, id, &settings);
+    let directories = sandbox::Directories::find(&node.config, id, &settings);
     let sandbox = Arc::new(Sandbox::new(
         &record,
         id.clone(),

@@ -205,4 +205,13 @@ impl Directories {
         };
         Self { records, files }
     }
+
+    /// The same of a pod that is there. An older daemon has put its files to its records.
+    pub(crate) fn find(config: &Config, id: &SandboxId, settings: &Settings) -> Self {
+        let mut found = Self::of(config, id, settings);
+        if !found.files.is_dir() {
+            found.files.clone_from(&found.records);
+        }
+        found
+    }
 }
