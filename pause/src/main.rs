@@ -66,7 +66,7 @@ fn cut_ties() -> Result<(), Fault> {
 fn start(newborn: Newborn) -> Result<Supervisor, Fault> {
     let Newborn {
         listener,
-        place,
+        born,
         pod,
     } = newborn;
     file::duplicate_onto(listener.as_fd(), 0).or_fault("dup2", b"")?;
@@ -77,5 +77,5 @@ fn start(newborn: Newborn) -> Result<Supervisor, Fault> {
     let signals = event::block_signals().or_fault("signalfd4", b"")?;
     process::become_subreaper().or_fault("prctl SUBREAPER", b"")?;
     title::set(&[b"podwright-pause ", &pod[..]].concat());
-    Supervisor::new(file::inherited(0), signals, place)
+    Supervisor::new(file::inherited(0), signals, born)
 }

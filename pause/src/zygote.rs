@@ -1,7 +1,7 @@
 //! pause before it has a pod: one process per daemon, which copies itself for each new pod, so that no pod waits for execve(2) and
 //! all share what pages they do not change. It ends with the daemon.
 
-use crate::child::Place;
+use crate::child::Born;
 use crate::fault::{Fault, OrFault};
 use crate::sys::event::Epoll;
 use crate::sys::process::Forked;
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub(crate) struct Newborn {
     /// The pod's.
     pub(crate) listener: OwnedFd,
-    pub(crate) place: Place,
+    pub(crate) born: Born,
     /// The pod's id.
     pub(crate) pod: Vec<u8>,
 }
@@ -40,10 +40,10 @@ pub(crate) fn serve() -> std::result::Result<Option<Newborn>, Fault> {
             return Ok(None);
         };
         let birth = match order.bear() {
-            Ok((Forked::Child, place)) => {
+            Ok((Forked::Child, born)) => {
                 return Ok(Some(Newborn {
                     listener: order.listener,
-                    place,
+                    born,
                     pod: order.pod,
                 }));
             }
@@ -75,13 +75,13 @@ fn receive(daemon: BorrowedFd<'_>) -> Result<Option<Order>> {
 impl Order {
     /// A child of the daemon's, which reaps it; in the pod's group from its first moment, if that takes it. If it does not, joining
     /// it says why when the sandbox is made.
-    fn bear(&self) -> Result<(Forked, Place)> {
+    fn bear(&self) -> Result<(Forked, Born)> {
         if let Some(group) = &self.group
             && file::filesystem(group.as_fd()) == Ok(file::CGROUP2_SUPER_MAGIC)
             && let Ok(forked) = process::fork_sibling_into(group.as_fd())
         {
-            return Ok((forked, Place::Group));
+            return Ok((forked, Born::InGroup));
         }
-        Ok((process::fork_sibling(0)?, Place::Daemon))
+        Ok((process::fork_sibling(0)?, Born::Elsewhere))
     }
 }

@@ -124,6 +124,20 @@ impl Slot {
         }
     }
 
+    /// The groups of commands (`exec-…`) in this slot's containers, in every mount of cgroups: with and without processes.
+    pub fn exec_groups(&self) -> Result<Vec<PathBuf>> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
+        let mut found = Vec::new();
+        for mount in mounts.lines() {
+            let mut fields = mount.split(' ').skip(1);
+            if let (Some(point), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
+                let top = Path::new(point).join(self.cgroup().trim_start_matches('/'));
+                find_exec_groups(&top, &mut found);
+            }
+        }
+        Ok(found)
+    }
+
     /// The pods' address ranges: an IPv4 /24 and an IPv6 /64.
     pub fn subnets(&self) -> [String; 2] {
         let (high, low) = (self.number / 256, self.number % 256);
@@ -162,5 +176,16 @@ impl Slot {
     pub fn host_port(&self, index: u16) -> i32 {
         let slot = i32::try_from(self.number % 10_000).unwrap_or_default();
         20_000 + 2 * slot + i32::from(index)
+    }
+}
+
+fn find_exec_groups(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.file_name().to_string_lossy().starts_with("exec-") {
+                found.push(entry.path());
+            }
+            find_exec_groups(&entry.path(), found);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use podwright_cri_api::v1::ContainerState;
 use podwright_integration::{
     cri::Pod,
@@ -177,5 +177,45 @@ async fn many_at_once_keep_apart() -> Result<()> {
         assert_eq!(done.exit_code, i32::try_from(number)?);
         assert_eq!(String::from_utf8(done.stdout)?, format!("{number}\n"));
     }
+    node.finish().await
+}
+
+/// The group that a command of its own is in, by the line of /proc/PID/cgroup; and what it has started besides stays there.
+async fn exec_group(node: &Node, id: &str, besides: &str) -> Result<String> {
+    let script = format!("{besides} cat /proc/self/cgroup");
+    let groups = node.cri.shell(id, &script).await?;
+    let mut own = groups.lines().filter(|line| line.contains("/exec-"));
+    match (own.next(), own.next()) {
+        (Some(line), None) => Ok(line.to_owned()),
+        _ => bail!("a command is not in one group of its own: {groups}"),
+    }
+}
+
+/// Where there is cgroup v2; v1 alone does not tell which groups are empty.
+#[tokio::test]
+async fn a_command_s_group_is_the_next_one_s_if_it_is_empty() -> Result<()> {
+    let (mut node, _, id) = sleeping().await?;
+    let first = exec_group(&node, &id, "").await?;
+    assert_eq!(exec_group(&node, &id, "").await?, first);
+    let leaving = "sleep 4242 >/dev/null 2>&1 &";
+    assert_eq!(exec_group(&node, &id, leaving).await?, first);
+    let second = exec_group(&node, &id, "").await?;
+    assert_ne!(second, first, "it has a process that was left behind");
+    assert_eq!(exec_group(&node, &id, "").await?, second);
+    // Two at once have one each, and what the deadline of one ends is not the other's.
+    let long = node.cri.exec(&id, &["sleep", "4242"], 1);
+    let (ended, beside) = tokio::join!(long, exec_group(&node, &id, "sleep 2;"));
+    assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
+    beside?;
+    let left = node.cri.shell(&id, "pgrep -fc '[s]leep 4242'").await?;
+    assert_eq!(left.trim(), "1");
+
+    // A new daemon has its own, and removes those that are empty.
+    node.daemon.kill9().await?;
+    node.daemon.restart().await?;
+    let groups = node.daemon.slot().exec_groups()?;
+    assert_eq!(groups.len(), 1, "{groups:?}");
+    let third = exec_group(&node, &id, "").await?;
+    assert!(third != first && third != second, "{third}");
     node.finish().await
 }

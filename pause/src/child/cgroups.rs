@@ -6,44 +6,102 @@
 
 use crate::fault::{Fault, OrFault};
 use crate::procfs;
-use crate::sys::file;
+use crate::sys::{Errno, file};
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::wire::Bytes;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// The file of a cgroup that names its processes.
 const PROCS: &[u8] = b"cgroup.procs";
 
-/// A group of cgroup v2 to be born into.
-pub(crate) struct Birthplace<'a> {
-    directory: OwnedFd,
-    procs: &'a Bytes,
+/// The groups that children are to be in, open.
+#[derive(Default)]
+pub(crate) struct Groups(Vec<Group>);
+
+struct Group {
+    /// As in the plan.
+    file: Bytes,
+    way: Way,
 }
 
-impl<'a> Birthplace<'a> {
-    /// The group of cgroup v2 among those of a plan, if it has one.
-    pub(crate) fn among(groups: &'a [Bytes]) -> Result<Option<Self>, Fault> {
-        for procs in groups {
-            let Some(path) = procs.0.strip_suffix(PROCS) else {
-                continue;
-            };
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let directory = file::open_host(path, flags).or_fault("openat2", &procs.0)?;
-            if is_v2(directory.as_fd()) {
-                return Ok(Some(Self { directory, procs }));
+/// How a child comes into a group.
+enum Way {
+    /// Born into this directory of cgroup v2.
+    Birth(OwnedFd),
+    /// By writing to this file.
+    Move(OwnedFd),
+}
+
+impl Groups {
+    /// By the files of a plan.
+    pub(crate) fn open(files: &[Bytes]) -> Result<Self, Fault> {
+        let mut groups = Self::default();
+        groups.change_to(files)?;
+        Ok(groups)
+    }
+
+    /// By those of another plan. What both have stays open: a path of seven components for each mount of v1 is dear.
+    pub(crate) fn change_to(&mut self, files: &[Bytes]) -> Result<(), Fault> {
+        self.0.retain(|group| files.contains(&group.file));
+        for file in files {
+            if !self.0.iter().any(|group| group.file == *file) {
+                let way = Way::into(&file.0)?;
+                let file = file.clone();
+                self.0.push(Group { file, way });
             }
         }
-        Ok(None)
+        Ok(())
     }
 
-    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
+    /// The one to be born into, if there is one, and its path for messages.
+    pub(crate) fn birthplace(&self) -> Option<(BorrowedFd<'_>, &[u8])> {
+        self.0.iter().find_map(|group| match &group.way {
+            Way::Birth(directory) => Some((directory.as_fd(), &group.file.0[..])),
+            Way::Move(_) => None,
+        })
     }
 
-    /// For messages.
-    pub(crate) fn path(&self) -> &[u8] {
-        &self.procs.0
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.0.iter().map(|group| match &group.way {
+            Way::Birth(fd) | Way::Move(fd) => fd.as_raw_fd(),
+        })
     }
+
+    /// Moves this process into all but the one that it was `born` into.
+    pub(crate) fn join(&self, born: Born) -> Result<(), Fault> {
+        for Group { file, way } in &self.0 {
+            match (way, born) {
+                (Way::Birth(_), Born::InGroup) => {}
+                (Way::Birth(_), Born::Elsewhere) => move_by_path(&file.0)?,
+                (Way::Move(opened), _) => match file::write_value(opened.as_fd(), b"0") {
+                    // Another group has its name by now.
+                    Err(Errno(libc::ENODEV)) => move_by_path(&file.0)?,
+                    moved => moved.or_fault("write", &file.0)?,
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Way {
+    fn into(path: &[u8]) -> Result<Self, Fault> {
+        if let Some(directory) = path.strip_suffix(PROCS) {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let directory = file::open_host(directory, flags).or_fault("openat2", path)?;
+            if is_v2(directory.as_fd()) {
+                return Ok(Self::Birth(directory));
+            }
+        }
+        open_to_move(path).map(Self::Move)
+    }
+}
+
+/// Whether a process has been in its group of cgroup v2 from the first moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Born {
+    InGroup,
+    Elsewhere,
 }
 
 /// Whether a directory is a group of cgroup v2.
@@ -51,30 +109,20 @@ fn is_v2(directory: BorrowedFd<'_>) -> bool {
     file::filesystem(directory) == Ok(file::CGROUP2_SUPER_MAGIC)
 }
 
+fn open_to_move(path: &[u8]) -> Result<OwnedFd, Fault> {
+    file::open_host(path, libc::O_WRONLY).or_fault("openat2", path)
+}
+
+fn move_by_path(path: &[u8]) -> Result<(), Fault> {
+    let file = open_to_move(path)?;
+    file::write_value(file.as_fd(), b"0").or_fault("write", path)
+}
+
 /// Joins what the child was not born into, and takes its OOM score.
-pub(super) fn settle(plan: &LaunchPlan, born: Option<&Birthplace<'_>>) -> Result<(), Fault> {
-    join(&plan.cgroup_procs, born)?;
+pub(super) fn settle(plan: &LaunchPlan, groups: &Groups, born: Born) -> Result<(), Fault> {
+    groups.join(born)?;
     match plan.oom_score_adj {
         Some(score) => procfs::set_own_oom_score(score),
         None => Ok(()),
     }
-}
-
-/// Writes this process into the files of its groups, but for the one that it was born into.
-pub(crate) fn join(groups: &[Bytes], born: Option<&Birthplace<'_>>) -> Result<(), Fault> {
-    let elsewhere = |group: &&Bytes| born.is_none_or(|born| born.procs != *group);
-    for Bytes(path) in groups.iter().filter(elsewhere) {
-        let file = file::open_host(path, libc::O_WRONLY).or_fault("openat2", path)?;
-        file::write_value(file.as_fd(), b"0").or_fault("write", path)?;
-    }
-    Ok(())
-}
-
-/// Where pause is when its sandbox is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In the pod's group of cgroup v2.
-    Group,
-    /// Where the zygote is, with the daemon.
-    Daemon,
 }

@@ -17,7 +17,7 @@ mod stdio;
 mod steps;
 
 pub(crate) use birth::namespaces_at_fork;
-pub(crate) use cgroups::{Birthplace, Place, join};
+pub(crate) use cgroups::{Born, Groups};
 
 use crate::report::Report;
 use crate::sandbox::{ShmMounts, UserNamespace};
@@ -53,8 +53,9 @@ pub(crate) enum Streams {
 /// All that a child is born with.
 pub(crate) struct Child<'a> {
     pub(crate) plan: &'a LaunchPlan,
-    /// The one of its cgroups that it is in from the first moment.
-    pub(crate) birthplace: Option<&'a Birthplace<'a>>,
+    /// Its cgroups.
+    pub(crate) groups: &'a Groups,
+    pub(crate) born: Born,
     pub(crate) entrance: Entrance<'a>,
     /// The pod's, if that is not the host's.
     pub(crate) user_namespace: Option<&'a UserNamespace>,
@@ -76,7 +77,7 @@ impl<'a> Child<'a> {
         let birth = |fault: crate::fault::Fault| fault.at(Stage::Birth);
         let identity = |fault: crate::fault::Fault| fault.at(Stage::Identity);
         self.close_what_is_not_its_own().map_err(birth)?;
-        cgroups::settle(self.plan, self.birthplace).map_err(birth)?;
+        cgroups::settle(self.plan, self.groups, self.born).map_err(birth)?;
         self.give_streams().map_err(identity)?;
         let (sources, labels) = self.enter()?;
         let report = self.report.as_fd();
@@ -131,6 +132,7 @@ impl<'a> Child<'a> {
     /// Closes its copies of everything else that pause holds: other containers' pipes, connections, the listener.
     fn close_what_is_not_its_own(&self) -> Result<(), crate::fault::Fault> {
         let mut own = vec![self.report.as_raw_fd()];
+        own.extend(self.groups.descriptors());
         match &self.entrance {
             Entrance::Made { shm } => own.extend(shm.descriptors()),
             Entrance::Joined { container } => own.push(container.as_raw_fd()),

@@ -4,7 +4,7 @@ mod plan_bytes;
 
 pub(crate) use plan_bytes::decode;
 
-use crate::child::{Birthplace, Child, Entrance, Streams, namespaces_at_fork};
+use crate::child::{Born, Child, Entrance, Groups, Streams, namespaces_at_fork};
 use crate::fault::{Fault, OrFault};
 use crate::log::StreamName;
 use crate::sandbox::UserNamespace;
@@ -65,9 +65,10 @@ pub(crate) struct Nursery<'a> {
     pub(crate) other: Option<BorrowedFd<'a>>,
 }
 
-/// Starts a child. `passed` are the descriptors for [`Stdio::Passed`].
+/// Starts a child, which is in `groups` then. `passed` are the descriptors for [`Stdio::Passed`].
 pub(crate) fn start(
     plan: &LaunchPlan,
+    groups: &Groups,
     entrance: Entrance<'_>,
     user_namespace: Option<&UserNamespace>,
     nursery: &Nursery<'_>,
@@ -75,10 +76,10 @@ pub(crate) fn start(
 ) -> Result<Newborn, Fault> {
     let (report, child_report) = socket::pair().or_fault("socketpair", b"")?;
     let (streams, ends) = connect(&plan.stdio, passed)?;
-    let birthplace = Birthplace::among(&plan.cgroup_procs)?;
     let mut child = Child {
         plan,
-        birthplace: birthplace.as_ref(),
+        groups,
+        born: Born::InGroup,
         entrance,
         user_namespace,
         streams,
@@ -89,16 +90,15 @@ pub(crate) fn start(
         .map(|other| PidNamespaceGuard::enter(other, nursery.own))
         .transpose()?;
     let namespaces = namespaces_at_fork(plan, user_namespace);
-    let born = birthplace
-        .as_ref()
-        .map(|group| process::fork_into(namespaces, group.directory()));
+    let birthplace = groups.birthplace();
+    let born = birthplace.map(|(group, _)| process::fork_into(namespaces, group));
     let (forked, group) = match born {
         // The group is full (pids.max). Nobody is born there, but may move in, so that a command can look around.
         Some(Err(Errno(libc::EAGAIN))) | None => {
-            child.birthplace = None;
+            child.born = Born::Elsewhere;
             (process::fork(namespaces), &b""[..])
         }
-        Some(born) => (born, birthplace.as_ref().map_or(&b""[..], Birthplace::path)),
+        Some(forked) => (forked, birthplace.map_or(&b""[..], |(_, path)| path)),
     };
     match forked.or_fault("clone3", group)? {
         Forked::Child => child.run(),

@@ -8,7 +8,7 @@ mod user_namespace;
 pub(crate) use shm::{Shm, ShmMounts};
 pub(crate) use user_namespace::{UserNamespace, become_root};
 
-use crate::child::{self, Birthplace, Place};
+use crate::child::{Born, Groups};
 use crate::fault::{Fault, OrFault};
 use crate::procfs;
 use crate::sys::{Errno, process, socket};
@@ -33,9 +33,9 @@ pub(crate) struct PidInit {
 impl Sandbox {
     /// Makes it, and the descriptors that the daemon needs to set its network up. When this fails, pause is of no more
     /// use: some of its own namespaces may have changed already.
-    pub(crate) fn make(plan: &SandboxPlan, place: Place) -> Result<(Self, Vec<OwnedFd>), Failure> {
+    pub(crate) fn make(plan: &SandboxPlan, born: Born) -> Result<(Self, Vec<OwnedFd>), Failure> {
         let at = |fault: Fault| fault.at(Stage::Sandbox);
-        let kinds = settle(plan, place).map_err(at)?;
+        let kinds = settle(plan, born).map_err(at)?;
         let (user_namespace, init) = match &plan.user_namespace {
             Some(mappings) => {
                 let (made, init) = user_namespace::make(plan, mappings, kinds)?;
@@ -60,12 +60,8 @@ impl Sandbox {
 }
 
 /// Joins the cgroups, and checks which namespaces are asked for.
-fn settle(plan: &SandboxPlan, place: Place) -> Result<i32, Fault> {
-    let born = match place {
-        Place::Group => Birthplace::among(&plan.cgroup_procs)?,
-        Place::Daemon => None,
-    };
-    child::join(&plan.cgroup_procs, born.as_ref())?;
+fn settle(plan: &SandboxPlan, born: Born) -> Result<i32, Fault> {
+    Groups::open(&plan.cgroup_procs)?.join(born)?;
     if let Some(score) = plan.oom_score_adj {
         procfs::set_own_oom_score(score)?;
     }

@@ -4,6 +4,7 @@ use super::Supervisor;
 use super::connection::Asker;
 use super::processes::{Container, Execution, Life};
 use super::source::Source;
+use crate::child::Groups;
 use crate::fault::Fault;
 use crate::launch::{Ends, Newborn};
 use crate::log::{LogFile, Stream, StreamName};
@@ -120,7 +121,7 @@ impl Birth {
 }
 
 impl Supervisor {
-    /// A child has told something.
+    /// A child has told all that it will.
     pub(super) fn hear(&mut self, serial: u32) {
         let Some(index) = self.births.iter().position(|birth| birth.serial == serial) else {
             return;
@@ -208,7 +209,10 @@ impl Supervisor {
                     id,
                     pid,
                     started_at: at,
-                    life: Life::Running { pidfd },
+                    life: Life::Running {
+                        pidfd,
+                        groups: Groups::default(),
+                    },
                     log: log.map(LogFile::new),
                     streams,
                     stdin: ends.stdin,

@@ -11,7 +11,7 @@ mod source;
 mod starts;
 
 use crate::attach::Fanout;
-use crate::child::Place;
+use crate::child::Born;
 use crate::fault::{Fault, OrFault};
 use crate::log::Buffers;
 use crate::sandbox::Sandbox;
@@ -46,7 +46,7 @@ pub(crate) struct Supervisor {
     attachments: Vec<Attachment>,
     fanouts: Vec<Fanout>,
     phase: Phase,
-    place: Place,
+    born: Born,
     buffers: Buffers,
     packet: Region,
 }
@@ -65,7 +65,7 @@ enum Phase {
 
 impl Supervisor {
     /// `listener` is the pod's socket, `signals` readable on SIGCHLD.
-    pub(crate) fn new(listener: OwnedFd, signals: OwnedFd, place: Place) -> Result<Self, Fault> {
+    pub(crate) fn new(listener: OwnedFd, signals: OwnedFd, born: Born) -> Result<Self, Fault> {
         let epoll = Epoll::new().or_fault("epoll_create1", b"")?;
         crate::sys::file::set_nonblocking(listener.as_fd()).or_fault("fcntl", b"listener")?;
         epoll
@@ -90,7 +90,7 @@ impl Supervisor {
             attachments: Vec::new(),
             fanouts: Vec::new(),
             phase: Phase::New,
-            place,
+            born,
             buffers: Buffers::new().or_fault("mmap", b"")?,
             packet: Region::new(MAX_PACKET).or_fault("mmap", b"")?,
         })

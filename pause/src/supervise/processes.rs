@@ -1,5 +1,6 @@
 //! The processes that run, and containers that have ended.
 
+use crate::child::Groups;
 use crate::launch::Input;
 use crate::log::{LogFile, Stream};
 use crate::sys::{file, process};
@@ -29,7 +30,11 @@ pub(super) struct Container {
 
 /// A container runs until its first process has ended.
 pub(super) enum Life {
-    Running { pidfd: OwnedFd },
+    Running {
+        pidfd: OwnedFd,
+        /// Those of its latest command.
+        groups: Groups,
+    },
     Exited(Exit),
 }
 
@@ -37,7 +42,7 @@ impl Container {
     /// Its first process, while that runs.
     pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match &self.life {
-            Life::Running { pidfd } => Some(pidfd.as_fd()),
+            Life::Running { pidfd, .. } => Some(pidfd.as_fd()),
             Life::Exited(_) => None,
         }
     }

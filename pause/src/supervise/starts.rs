@@ -2,10 +2,10 @@
 
 use super::births::{Birth, Purpose};
 use super::connection::Asker;
-use super::processes::own_group;
+use super::processes::{Life, own_group};
 use super::source::Source;
 use super::{Phase, Supervisor};
-use crate::child::Entrance;
+use crate::child::{Entrance, Groups};
 use crate::fault::{Fault, OrFault};
 use crate::launch::{self, Nursery};
 use crate::sandbox::{Sandbox, ShmMounts};
@@ -32,6 +32,19 @@ fn refuse(what: &'static str, subject: &[u8], errno: i32) -> Failure {
     request(Fault::new(what, subject, errno))
 }
 
+impl Phase {
+    /// The sandbox, if it takes new processes.
+    fn sandbox(&self) -> Result<&Sandbox, Failure> {
+        match self {
+            Self::Made(sandbox) => Ok(sandbox),
+            Self::New => Err(refuse("sandbox is not made", b"", libc::EINVAL)),
+            Self::Leaving(_) | Self::Ending(_) => {
+                Err(refuse("pause is shutting down", b"", libc::ESHUTDOWN))
+            }
+        }
+    }
+}
+
 impl Supervisor {
     /// Starts a container. `fds`: the plan's memfd, the passed PID namespace, the log or the three streams; each if used.
     pub(super) fn launch(
@@ -41,7 +54,7 @@ impl Supervisor {
         plan: &PlanBytes,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
-        let sandbox = self.sandbox()?;
+        let sandbox = self.phase.sandbox()?;
         let known = self.containers.iter().any(|container| container.id == id)
             || self.births.iter().any(|birth| birth.is_container(&id));
         if known {
@@ -73,8 +86,10 @@ impl Supervisor {
         };
         let shm = shm_mounts(&plan, sandbox)?;
         let pod = sandbox.user_namespace.as_ref();
-        let newborn = launch::start(&plan, Entrance::Made { shm }, pod, &nursery, fds)
-            .map_err(|fault| fault.at(Stage::Birth))?;
+        let birth = |fault: Fault| fault.at(Stage::Birth);
+        let groups = Groups::open(&plan.cgroup_procs).map_err(birth)?;
+        let entrance = Entrance::Made { shm };
+        let newborn = launch::start(&plan, &groups, entrance, pod, &nursery, fds).map_err(birth)?;
         let serial = self.serials.next();
         self.expect(Birth::new(
             serial,
@@ -93,26 +108,31 @@ impl Supervisor {
         plan: &PlanBytes,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
-        let sandbox = self.sandbox()?;
+        let sandbox = self.phase.sandbox()?;
         let plan = launch::decode(plan, asker.version, &mut fds).map_err(request)?;
         check_namespaces(&plan, 0)?;
         if matches!(plan.stdio, Stdio::Log { .. }) {
             return Err(refuse("exec with a log", &id.0, libc::EINVAL));
         }
-        let container = self
-            .containers
-            .iter()
-            .find(|container| container.id == *id)
-            .and_then(|container| container.pidfd());
-        let container =
-            container.ok_or_else(|| refuse("container is not running", &id.0, libc::ESRCH))?;
+        let birth = |fault: Fault| fault.at(Stage::Birth);
+        let mut containers = self.containers.iter_mut();
+        let running = containers.find_map(|container| match &mut container.life {
+            Life::Running { pidfd, groups } if container.id == *id => {
+                let pidfd: &OwnedFd = pidfd;
+                Some((pidfd.as_fd(), groups))
+            }
+            _ => None,
+        });
+        let (container, groups) =
+            running.ok_or_else(|| refuse("container is not running", &id.0, libc::ESRCH))?;
+        groups.change_to(&plan.cgroup_procs).map_err(birth)?;
         let nursery = Nursery {
             own: self.pid_namespace.as_fd(),
             other: Some(container),
         };
         let pod = sandbox.user_namespace.as_ref();
-        let newborn = launch::start(&plan, Entrance::Joined { container }, pod, &nursery, fds)
-            .map_err(|fault| fault.at(Stage::Birth))?;
+        let entrance = Entrance::Joined { container };
+        let newborn = launch::start(&plan, groups, entrance, pod, &nursery, fds).map_err(birth)?;
         let serial = self.serials.next();
         self.expect(Birth::new(
             serial,
@@ -125,27 +145,17 @@ impl Supervisor {
         ))
     }
 
-    /// Watches a child's reports.
+    /// Watches for the end of a child's reports, which can wait until then.
     fn expect(&mut self, birth: Birth) -> Result<(), Failure> {
         let watched = self
             .epoll
-            .add(birth.report.as_fd(), Source::Birth(birth.serial).token());
+            .add_idle(birth.report.as_fd(), Source::Birth(birth.serial).token());
         if let Err(fault) = watched.or_fault("epoll_ctl", b"birth") {
             let _ = process::signal(birth.pidfd.as_fd(), libc::SIGKILL);
             return Err(fault.at(Stage::Birth));
         }
         self.births.push(birth);
         Ok(())
-    }
-
-    fn sandbox(&self) -> Result<&Sandbox, Failure> {
-        match &self.phase {
-            Phase::Made(sandbox) => Ok(sandbox),
-            Phase::New => Err(refuse("sandbox is not made", b"", libc::EINVAL)),
-            Phase::Leaving(_) | Phase::Ending(_) => {
-                Err(refuse("pause is shutting down", b"", libc::ESHUTDOWN))
-            }
-        }
     }
 
     fn pid_namespace_of<'a>(

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use super::check::check;
 use super::model::{Edits, Spec};
@@ -17,6 +18,9 @@ const LONGEST_FILE: u64 = 8 * 1024 * 1024;
 const MOST_FILES: usize = 1024;
 /// Files that an error tells about.
 const MOST_TOLD: usize = 16;
+/// A file that changes twice within its file system's unit of time shows the second change by nothing if its length stays: one
+/// tick of the clock on most, a second on ext4 with small inodes, two on FAT. What had just changed when it was read is read again.
+const SETTLES: Duration = Duration::from_secs(3);
 
 /// The specification files of some directories. Reading is left out while nothing has changed there.
 #[derive(Debug)]
@@ -28,8 +32,10 @@ pub(crate) struct Cache {
 }
 
 /// What the directories held when they were read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Library {
+    /// When reading began.
+    read: SystemTime,
     stamps: Vec<(PathBuf, Option<Stamp>)>,
     files: Vec<File>,
     /// By qualified name, where it is.
@@ -144,16 +150,17 @@ impl Cache {
     }
 
     fn library(&self) -> Arc<Library> {
+        self.library_at(SystemTime::now())
+    }
+
+    fn library_at(&self, now: SystemTime) -> Arc<Library> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = &*read
-            && library
-                .stamps
-                .iter()
-                .all(|(path, then)| stamp(path) == *then)
+            && library.is_current()
         {
             return Arc::clone(library);
         }
-        let library = Arc::new(read_all(&self.directories));
+        let library = Arc::new(read_all(&self.directories, now));
         for file in &library.files {
             if let Err(why) = &file.spec {
                 tracing::warn!(path = %file.path.display(), why, "a CDI specification file cannot be used");
@@ -161,6 +168,29 @@ impl Cache {
         }
         *read = Some(Arc::clone(&library));
         library
+    }
+}
+
+impl Library {
+    /// Whether the directories and files are those that were read.
+    fn is_current(&self) -> bool {
+        let same = |(path, then): &(PathBuf, Option<Stamp>)| {
+            stamp(path) == *then && then.is_none_or(|then| then.had_settled(self.read))
+        };
+        self.stamps.iter().all(same)
+    }
+}
+
+impl Stamp {
+    /// Whether a change after this time would show. One that is dated later, by a clock that was set back, has not settled.
+    fn had_settled(self, at: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(seconds), u32::try_from(nanoseconds))
+        else {
+            return true; // before 1970
+        };
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        at.duration_since(changed).is_ok_and(|ago| ago >= SETTLES)
     }
 }
 
@@ -174,8 +204,13 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-fn read_all(directories: &[PathBuf]) -> Library {
-    let mut library = Library::default();
+fn read_all(directories: &[PathBuf], now: SystemTime) -> Library {
+    let mut library = Library {
+        read: now,
+        stamps: Vec::new(),
+        files: Vec::new(),
+        devices: HashMap::new(),
+    };
     for (rank, directory) in directories.iter().enumerate() {
         // Before its files: a change that comes meanwhile is seen the next time.
         library.stamps.push((directory.clone(), stamp(directory)));
@@ -313,12 +348,27 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let cache = Cache::new(vec![root.path().to_owned()]);
         write(root.path(), "a.json", &spec("a", "1"));
-        assert_eq!(env(&cache, &["v/c=a"]).unwrap()[1], "D=1");
-        let first = cache.library();
+        let later = SystemTime::now() + 2 * SETTLES;
+        let first = cache.library_at(later);
         assert!(Arc::ptr_eq(&first, &cache.library()));
+        assert_eq!(env(&cache, &["v/c=a"]).unwrap()[1], "D=1");
         // In place: the directory's own times stay.
         write(root.path(), "a.json", &spec("a", "22"));
         assert_eq!(env(&cache, &["v/c=a"]).unwrap()[1], "D=22");
+    }
+
+    #[test]
+    fn changes_within_a_tick_of_the_clock_are_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::new(vec![root.path().to_owned()]);
+        // Where files have times of their own, fewer of these fall into one tick.
+        for value in 10..60 {
+            write(root.path(), "a.json", &spec("a", &value.to_string()));
+            assert_eq!(env(&cache, &["v/c=a"]).unwrap()[1], format!("D={value}"));
+        }
+        let read = cache.library();
+        let (_, stamp) = &read.stamps[1];
+        assert!(!stamp.unwrap().had_settled(read.read));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use oci_spec::runtime::{
 
 use super::*;
 
+mod exec;
 mod kill;
 mod leaves;
 mod limits;

@@ -47,7 +47,7 @@ use std::path::PathBuf;
 
 pub use detail::{Detail, DeviceIo, HugetlbStats, Operation, Throttling};
 pub use error::CgroupError;
-pub use exec::ExecGroup;
+pub use exec::{ExecGroup, ExecGroups};
 pub use format::{Pressure, PressureLine};
 pub use held::HeldResources;
 pub use hierarchy::{Controller, Hierarchy, Version};

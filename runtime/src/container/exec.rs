@@ -62,8 +62,8 @@ async fn begin(
     stdio: ExecStdio,
 ) -> Result<(Running, Option<OwnedFd>), CallError> {
     let group = container
-        .cgroup
-        .exec_group()
+        .exec_groups
+        .take()
         .internal(|| failed(&container))?;
     let compiled = container.compile(&node)?;
     let (streams, terminal): (Vec<BorrowedFd<'_>>, bool) = match &stdio {
@@ -89,13 +89,17 @@ async fn begin(
         number,
         end,
         terminal,
-    } = exec.map_err(|error| {
-        let kind = match error.errno() {
-            Some(libc::ESRCH) => Kind::FailedPrecondition,
-            errno => super::start::launch_failure(errno),
-        };
-        CallError::caused(kind, failed(&container), error)
-    })?;
+    } = match exec {
+        Ok(exec) => exec,
+        Err(error) => {
+            container.exec_groups.give_back(group);
+            let kind = match error.errno() {
+                Some(libc::ESRCH) => Kind::FailedPrecondition,
+                errno => super::start::launch_failure(errno),
+            };
+            return Err(CallError::caused(kind, failed(&container), error));
+        }
+    };
     let running = Running {
         container,
         pause,
@@ -135,7 +139,9 @@ impl Running {
     /// Waits for its end; none when the pod ends with it. What it leaves behind is its container's from then on.
     pub(crate) async fn ended(&mut self) -> Option<Exit> {
         let exit = (&mut self.end).await.ok();
-        drop(self.group.take());
+        if let Some(group) = self.group.take() {
+            self.container.exec_groups.give_back(group);
+        }
         exit
     }
 

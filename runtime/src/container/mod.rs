@@ -40,7 +40,7 @@ use podwright_image::Lease;
 use podwright_pause::plan::LaunchPlan;
 use tokio::sync::watch;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, ExecGroups};
 use crate::error::CallError;
 use crate::events::Events;
 use crate::ids::{ContainerId, SandboxId};
@@ -117,6 +117,7 @@ pub(crate) struct Container {
     /// Its records and writable layer.
     pub(crate) directory: PathBuf,
     pub(crate) cgroup: Cgroup,
+    pub(crate) exec_groups: ExecGroups,
     /// Keep the layers of its image and its volumes' images on disk, though the images may be removed.
     pub(crate) _leases: Vec<Lease>,
     /// Made at creation, and again when a later daemon needs it or an update has changed it. Guards the value alone.
@@ -165,6 +166,7 @@ impl Container {
             config,
             image: parts.image,
             directory: parts.directory,
+            exec_groups: ExecGroups::new(parts.cgroup.clone()),
             cgroup: parts.cgroup,
             _leases: parts.leases,
             compiled: Mutex::new(None),

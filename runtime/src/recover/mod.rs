@@ -388,6 +388,9 @@ fn recover_container(
         nri: crate::nri::Told::recorded(nri?),
         record,
     }));
+    if let Err(error) = container.exec_groups.remove_forgotten() {
+        tracing::warn!(container = %id, error = %chain(&error), "the groups of ended commands are not removed");
+    }
     node.container_names.restore(container.name(), id.clone());
     node.add_container(Arc::clone(&container));
     if start == Start::News {

@@ -24,8 +24,9 @@ const FROZEN: usize = 12;
 /// A server that does not answer by then has failed the row.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The daemon before its first pod.
-pub(crate) fn idle(target: &Target, measured: &mut Measured) -> Result<()> {
+/// The daemon before its first pod, once it has nothing to do.
+pub(crate) async fn idle(target: &Target, measured: &mut Measured) -> Result<()> {
+    target.long_rest().await?;
     measured.add(Figure::IdleMemory, proc::pss(target.server()?)? / 1024.0);
     Ok(())
 }

@@ -177,7 +177,7 @@ async fn measure(mut target: Target, registry: &Registry, only: &[Rows]) -> Resu
             continue;
         }
         match rows {
-            Rows::Idle => crowd::idle(&target, &mut measured)?,
+            Rows::Idle => crowd::idle(&target, &mut measured).await?,
             Rows::Latency => latency::measure(&target, &mut measured).await?,
             Rows::Throughput => throughput::measure(&target, &mut measured).await?,
             Rows::Logs => logs::measure(&target, &mut measured).await?,
