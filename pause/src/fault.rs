@@ -24,6 +24,16 @@ impl Fault {
         }
     }
 
+    /// Tells it where there is no daemon to answer to: descriptor 2 is the daemon's log file, if it keeps one.
+    pub(crate) fn tell(&self) {
+        eprintln!(
+            "pause: {} {}: errno {}",
+            self.call,
+            String::from_utf8_lossy(&self.subject),
+            self.errno.0
+        );
+    }
+
     /// The failure to tell the daemon.
     pub(crate) fn at(mut self, stage: Stage) -> Failure {
         self.subject.truncate(Self::MAX_SUBJECT);

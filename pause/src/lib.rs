@@ -6,6 +6,7 @@
 
 pub mod birth;
 pub mod mapping;
+pub mod overlay;
 pub mod plan;
 pub mod protocol;
 pub mod version;

@@ -5,6 +5,7 @@
 //! It has one thread, so that its children may run any code after fork, and sleeps until something happens.
 
 mod attach;
+mod base;
 mod child;
 mod fault;
 mod launch;
@@ -29,13 +30,7 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() {
     if let Err(fault) = run() {
-        // Descriptor 2 is the daemon's log file, if it keeps one.
-        eprintln!(
-            "pause: {} {}: errno {}",
-            fault.call,
-            String::from_utf8_lossy(&fault.subject),
-            fault.errno.0
-        );
+        fault.tell();
         process::exit(1);
     }
     process::exit(0)
@@ -68,6 +63,7 @@ fn start(newborn: Newborn) -> Result<Supervisor, Fault> {
         listener,
         born,
         pod,
+        base,
     } = newborn;
     file::duplicate_onto(listener.as_fd(), 0).or_fault("dup2", b"")?;
     drop(listener);
@@ -77,5 +73,5 @@ fn start(newborn: Newborn) -> Result<Supervisor, Fault> {
     let signals = event::block_signals().or_fault("signalfd4", b"")?;
     process::become_subreaper().or_fault("prctl SUBREAPER", b"")?;
     title::set(&[b"podwright-pause ", &pod[..]].concat());
-    Supervisor::new(file::inherited(0), signals, born)
+    Supervisor::new(file::inherited(0), signals, born, base)
 }

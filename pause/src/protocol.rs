@@ -75,7 +75,9 @@ wire_enum! {
             /// What to make.
             sandbox: SandboxPlan,
         },
-        /// Starts a container. The log file's descriptor is passed when the plan logs. Answer: `Launched` or `Failed`.
+        /// Starts a container. The log file's descriptor is passed when the plan logs, and after it the container's root, a detached mount
+        /// of what [`crate::plan::Step::OverlayRoot`] says, if the daemon has made it; who cannot use that mounts the step's. Answer: `Launched`
+        /// or `Failed`.
         3 => Launch {
             /// The container's id.
             container: Bytes,

@@ -1,6 +1,7 @@
 //! pause before it has a pod: one process per daemon, which copies itself for each new pod, so that no pod waits for execve(2) and
 //! all share what pages they do not change. It ends with the daemon.
 
+use crate::base::Base;
 use crate::child::Born;
 use crate::fault::{Fault, OrFault};
 use crate::sys::event::Epoll;
@@ -16,6 +17,7 @@ pub(crate) struct Newborn {
     pub(crate) born: Born,
     /// The pod's id.
     pub(crate) pod: Vec<u8>,
+    pub(crate) base: Option<Base>,
 }
 
 /// What a pause is ordered with.
@@ -30,6 +32,11 @@ pub(crate) fn serve() -> std::result::Result<Option<Newborn>, Fault> {
     let daemon = file::standard(0);
     let epoll = Epoll::new().or_fault("epoll_create1", b"zygote")?;
     epoll.add(daemon, 0).or_fault("epoll_ctl", b"zygote")?;
+    let base = Base::make().unwrap_or_else(|fault| {
+        // Containers begin with the host's tree then, which takes longer.
+        fault.tell();
+        None
+    });
     loop {
         epoll.wait(-1);
         let order = match receive(daemon) {
@@ -45,6 +52,7 @@ pub(crate) fn serve() -> std::result::Result<Option<Newborn>, Fault> {
                     listener: order.listener,
                     born,
                     pod: order.pod,
+                    base,
                 }));
             }
             Ok((Forked::Parent { pid, .. }, _)) => Birth::Born { pid },

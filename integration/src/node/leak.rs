@@ -118,7 +118,21 @@ pub struct Usage {
     pub threads: usize,
 }
 
+/// The kind of what is held of a command's group, and for how many groups at most: those that are empty stay for a container's next
+/// commands.
+const KEPT: (&str, usize) = ("a command's group", 4);
+
 impl Usage {
+    /// Kinds of descriptors of which there are more than `before`, with their numbers. What was there for a moment may have gone.
+    pub fn more_than(&self, before: &Self) -> BTreeMap<&str, usize> {
+        let had = |kind: &str| before.descriptors.get(kind).copied().unwrap_or_default();
+        let more = self.descriptors.iter().filter(|(kind, count)| {
+            let kept = if *kind == KEPT.0 { KEPT.1 } else { 0 };
+            **count > had(kind).max(kept)
+        });
+        more.map(|(kind, count)| (kind.as_str(), *count)).collect()
+    }
+
     /// What process `pid` holds now.
     ///
     /// # Errors
@@ -132,9 +146,11 @@ impl Usage {
                 continue;
             };
             let target = target.to_string_lossy().into_owned();
-            let kind = target
-                .split_once(":[")
-                .map_or(target.as_str(), |(kind, _)| kind);
+            let kind = match target.split_once(":[") {
+                Some((kind, _)) => kind,
+                None if target.contains("/exec-") => KEPT.0,
+                None => &target,
+            };
             *descriptors.entry(kind.to_owned()).or_default() += 1;
         }
         let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count();

@@ -32,10 +32,7 @@ async fn descriptors_and_threads_stay_flat() -> Result<()> {
     churn(&node, 96).await?;
     until("the daemon to hold no more than before", || async {
         let now = Usage::of(pid).map_err(|error| error.to_string())?;
-        let more = now.descriptors.iter().any(|(kind, count)| {
-            *count > before.descriptors.get(kind).copied().unwrap_or_default()
-        });
-        if more || now.threads > before.threads {
+        if !now.more_than(&before).is_empty() || now.threads > before.threads {
             return Err(format!("before {before:?}, now {now:?}"));
         }
         Ok(())

@@ -304,3 +304,28 @@ async fn a_zygote_that_is_killed_or_frozen_is_replaced() -> Result<()> {
     node.cri.shell(&id, "true").await?;
     node.finish().await
 }
+
+/// An overlay that is volatile leaves a mark in its work directory, with which no other may have that (Linux 6.7 and later, where the
+/// daemon makes the root).
+#[tokio::test]
+async fn a_container_whose_root_a_dead_daemon_made_is_started() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.create(&pod, ContainerSpec::new("c")).await?;
+    if takes_layers_one_by_one()? {
+        let containers = node.daemon.slot().path("state/containers");
+        let mark = containers.join(&id).join("work/work/incompat/volatile");
+        fs::create_dir_all(mark)?;
+    }
+    node.cri.start_container(&id).await?;
+    node.finish().await
+}
+
+fn takes_layers_one_by_one() -> Result<bool> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        bail!("{release:?} is not a version of Linux");
+    };
+    Ok((major, minor) >= (6, 7))
+}

@@ -17,24 +17,38 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const LATE: u64 = (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u64;
 
 /// The kinds that clone3(2) makes for the child, not the child itself.
-pub(crate) fn namespaces_at_fork(plan: &LaunchPlan, user_namespace: Option<&UserNamespace>) -> u64 {
-    match user_namespace {
-        Some(_) => 0,
-        None => plan.new_namespaces & !(libc::CLONE_NEWCGROUP as u64),
+pub(crate) fn namespaces_at_fork(
+    plan: &LaunchPlan,
+    entrance: &Entrance<'_>,
+    user_namespace: Option<&UserNamespace>,
+) -> u64 {
+    match (user_namespace, entrance) {
+        (Some(_), _) => 0,
+        (None, Entrance::Made { base: Some(_), .. }) => plan.new_namespaces & !LATE,
+        (None, _) => plan.new_namespaces & !(libc::CLONE_NEWCGROUP as u64),
     }
 }
 
-/// Makes the cgroup namespace of a container, or enters all that a running one has.
+/// Makes the namespaces of a container that it was not born with, or enters all that a running one has.
 pub(super) fn enter(
     plan: &LaunchPlan,
     entrance: &Entrance<'_>,
     user_namespace: Option<&UserNamespace>,
 ) -> Result<(), Fault> {
     match entrance {
-        Entrance::Made { .. } if plan.new_namespaces & libc::CLONE_NEWCGROUP as u64 != 0 => {
+        Entrance::Made {
+            base: Some(base), ..
+        } => {
+            process::enter_namespaces(*base, libc::CLONE_NEWNS).or_fault("setns", b"base")?;
+            let kinds = i32::try_from(plan.new_namespaces & LATE).unwrap_or(-1);
+            process::unshare(kinds).or_fault("unshare", b"")
+        }
+        Entrance::Made { base: None, .. }
+            if plan.new_namespaces & libc::CLONE_NEWCGROUP as u64 != 0 =>
+        {
             process::unshare(libc::CLONE_NEWCGROUP).or_fault("unshare", b"cgroup")
         }
-        Entrance::Made { .. } => Ok(()),
+        Entrance::Made { base: None, .. } => Ok(()),
         Entrance::Joined { container } => {
             let own = user_namespace.map_or(0, |_| libc::CLONE_NEWUSER);
             let kinds = libc::CLONE_NEWNS

@@ -10,6 +10,7 @@ mod identity;
 mod masks;
 mod mounts;
 mod nodes;
+mod overlay;
 mod program;
 mod root;
 mod sources;
@@ -18,6 +19,7 @@ mod steps;
 
 pub(crate) use birth::namespaces_at_fork;
 pub(crate) use cgroups::{Born, Groups};
+pub(crate) use sources::suits_base;
 
 use crate::report::Report;
 use crate::sandbox::{ShmMounts, UserNamespace};
@@ -34,6 +36,10 @@ pub(crate) enum Entrance<'a> {
     Made {
         /// The pod's /dev/shm, if the plan binds it.
         shm: ShmMounts<'a>,
+        /// The namespace of which it is a copy; none: the host's.
+        base: Option<BorrowedFd<'a>>,
+        /// The container's root as a detached mount, if the daemon has made it.
+        root: Option<OwnedFd>,
     },
     /// All namespaces of a running container.
     Joined {
@@ -91,12 +97,20 @@ impl<'a> Child<'a> {
     /// everything after it is done as the pod's.
     fn enter(&mut self) -> Result<(sources::Sources<'a>, Option<OwnedFd>), Failure> {
         let birth = |fault: crate::fault::Fault| fault.at(Stage::Birth);
-        let shm = match &mut self.entrance {
-            Entrance::Made { shm } => std::mem::replace(shm, ShmMounts::Made(Vec::new())),
-            Entrance::Joined { .. } => ShmMounts::Made(Vec::new()),
+        let none = ShmMounts::Made(Vec::new());
+        let (shm, base, root) = match &mut self.entrance {
+            Entrance::Made { shm, base, root } => {
+                (std::mem::replace(shm, none), *base, root.take())
+            }
+            Entrance::Joined { .. } => (none, None, None),
         };
         let shm = shm.make().map_err(birth)?;
-        let mut sources = sources::Sources::new(shm, self.user_namespace);
+        let place = match (self.user_namespace, base) {
+            (Some(pod), _) => sources::Place::Pod(pod),
+            (None, Some(_)) => sources::Place::Base,
+            (None, None) => sources::Place::Host,
+        };
+        let mut sources = sources::Sources::new(shm, place, root);
         let open_labels = || birth::open_labels(&self.plan.process).map_err(birth);
         if let Entrance::Made { .. } = self.entrance {
             sources.make_early(self.plan)?;
@@ -134,7 +148,11 @@ impl<'a> Child<'a> {
         let mut own = vec![self.report.as_raw_fd()];
         own.extend(self.groups.descriptors());
         match &self.entrance {
-            Entrance::Made { shm } => own.extend(shm.descriptors()),
+            Entrance::Made { shm, base, root } => {
+                own.extend(shm.descriptors());
+                own.extend(base.map(|base| base.as_raw_fd()));
+                own.extend(root.as_ref().map(AsRawFd::as_raw_fd));
+            }
             Entrance::Joined { container } => own.push(container.as_raw_fd()),
         }
         own.extend(self.user_namespace.map(|pod| pod.fd().as_raw_fd()));

@@ -3,7 +3,6 @@
 use super::root::{Make, Root};
 use crate::fault::{Fault, OrFault};
 use crate::procfs;
-use crate::sys::Errno;
 use crate::sys::file::{self, CWD};
 use crate::sys::mount::{self, Depth, FsContext};
 use podwright_pause::plan::{Create, FsOption, Recursion};
@@ -16,23 +15,11 @@ pub(super) fn depth(recursion: &Recursion) -> Depth {
     }
 }
 
-/// Mounts the root's overlay and opens it.
-pub(super) fn overlay_root(layers: &[u8], options: &[u8], at: &[u8]) -> Result<Root, Fault> {
-    file::enter_path(layers).or_fault("chdir", layers)?;
-    mount::mount_overlay(at, options).or_fault("mount", at)?;
-    let root =
-        file::openat2(CWD, at, libc::O_PATH | libc::O_DIRECTORY, 0, 0).or_fault("openat2", at)?;
-    // overlayfs that cannot make its work directory mounts read-only and says so only in the kernel's log
-    // (fs/overlayfs/super.c, ovl_make_workdir): the file system of the writable layer has no space or no inodes left.
-    if file::is_read_only(root.as_fd()).or_fault("fstatfs", at)? {
-        return Err(Errno(libc::ENOSPC)).or_fault("mount a writable overlay", at);
-    }
-    Ok(Root::new(root))
-}
-
-/// Attaches a detached root to the working directory, whichever that is: the mount namespace's root will be this.
-pub(super) fn attach_root(root: OwnedFd) -> Result<Root, Fault> {
-    mount::attach(root.as_fd(), CWD).or_fault("move_mount", b"root")?;
+/// Attaches a detached root to a directory, whichever that is: the mount namespace's root will be this.
+pub(super) fn attach_root(root: OwnedFd, at: &[u8]) -> Result<Root, Fault> {
+    let place = file::openat2(CWD, at, libc::O_PATH | libc::O_DIRECTORY, 0, 0);
+    let place = place.or_fault("openat2", at)?;
+    mount::attach(root.as_fd(), place.as_fd()).or_fault("move_mount", at)?;
     Ok(Root::new(root))
 }
 
@@ -143,6 +130,13 @@ pub(super) fn attach_bind(
 
 pub(super) fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, crate::sys::Errno> {
     Ok(file::stat(fd)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
+/// Makes the root, which covers the namespace's own one, that of this process and of all that enter the namespace.
+pub(super) fn enter_root(root: &Root) -> Result<(), Fault> {
+    file::enter_directory(root.fd()).or_fault("fchdir", b"root")?;
+    file::change_root_here().or_fault("chroot", b"root")?;
+    file::enter_path(b"/").or_fault("chdir", b"/")
 }
 
 /// Makes the root the namespace's root, and leaves the host's tree for good.

@@ -1,15 +1,17 @@
 //! What a container's tree is put together from, as detached mounts.
 //!
-//! Most are made when their step comes. Those that only the host's root can make are made before: the process that walks
-//! the steps of a container in a user namespace is that namespace's root, and no more.
+//! Most are made when their step comes. Those that take the host's tree or only the host's root can make are made before: the process that
+//! walks the steps of a container may be where that tree is not, and in a user namespace it is that namespace's root, and no more.
 
 use super::mounts;
 use super::nodes;
+use super::overlay;
 use super::root::Root;
 use crate::fault::{Fault, OrFault};
 use crate::sandbox::UserNamespace;
 use crate::sys::mount::{self, Depth};
 use crate::sys::{file, process};
+use podwright_pause::overlay::settings;
 use podwright_pause::plan::{BindSource, FsOption, LaunchPlan, Owners, Recursion, Step};
 use podwright_pause::protocol::{Failure, Stage};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,21 +23,60 @@ const DEV: &[u8] = b"/dev";
 pub(super) struct Sources<'a> {
     made: Vec<(usize, OwnedFd)>,
     shm: Vec<OwnedFd>,
-    user_namespace: Option<&'a UserNamespace>,
+    place: Place<'a>,
+    /// The container's root, if the daemon has made it.
+    root: Option<OwnedFd>,
+}
+
+/// Where the steps are walked.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// In a copy of the host's tree, by the host's root.
+    Host,
+    /// In a copy of the base, by the host's root.
+    Base,
+    /// In a copy of the host's tree, by the root of this user namespace.
+    Pod(&'a UserNamespace),
+}
+
+/// Whether the steps of a plan can be walked in a copy of the base, for a pod without a user namespace. Hooks before the root is
+/// entered are programs of the host, and the image of a volume is mounted on a host's directory on its way.
+pub(crate) fn suits_base(plan: &LaunchPlan) -> bool {
+    let before = plan.steps.iter();
+    let mut before = before.take_while(|step| !matches!(step, Step::Pivot));
+    before.all(|step| match step {
+        Step::Hook { .. } => false,
+        Step::Bind { source, .. } => !matches!(source, BindSource::Image { .. }),
+        Step::OverlayRoot { options, .. } => settings(&options.0).is_some(),
+        _ => true,
+    })
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn new(shm: Vec<OwnedFd>, user_namespace: Option<&'a UserNamespace>) -> Self {
+    pub(super) fn new(shm: Vec<OwnedFd>, place: Place<'a>, root: Option<OwnedFd>) -> Self {
         Self {
             made: Vec::new(),
             shm,
-            user_namespace,
+            place,
+            root,
+        }
+    }
+
+    pub(super) fn place(&self) -> Place<'a> {
+        self.place
+    }
+
+    /// The pod's user namespace, if that is not the host's.
+    fn user_namespace(&self) -> Option<&'a UserNamespace> {
+        match self.place {
+            Place::Host | Place::Base => None,
+            Place::Pod(pod) => Some(pod),
         }
     }
 
     /// Makes those that cannot wait.
     pub(super) fn make_early(&mut self, plan: &LaunchPlan) -> Result<(), Failure> {
-        if self.user_namespace.is_some() {
+        if self.user_namespace().is_some() {
             // What is mounted on the way is mounted in a namespace that ends with this process.
             own_mount_namespace().map_err(|fault| fault.at(Stage::Birth))?;
         }
@@ -46,16 +87,31 @@ impl<'a> Sources<'a> {
             .filter(|(_, step)| !last(step))
             .chain(steps().filter(|(_, step)| last(step)));
         for (index, step) in in_order {
-            let made = match (step, self.user_namespace) {
-                (Step::Bind { propagation, .. }, None) if propagation & libc::MS_SHARED != 0 => {
+            let made = match (step, self.place) {
+                (Step::Bind { propagation, .. }, Place::Host)
+                    if propagation & libc::MS_SHARED != 0 =>
+                {
                     // Before the tree's propagation changes: the copy must be a peer of the host's mount.
                     self.detached_bind(step).map(Some)
                 }
-                (_, None) => Ok(None),
-                (Step::Bind { .. }, Some(_)) => self.detached_bind(step).map(Some),
-                (Step::MountFs { .. }, Some(pod)) => devices(plan, step, pod),
-                (Step::OverlayRoot { .. }, Some(pod)) => detached_root(step, pod).map(Some),
-                (_, Some(_)) => Ok(None),
+                (Step::OverlayRoot { .. }, Place::Host) => Ok(self.root.take()),
+                (_, Place::Host) => Ok(None),
+                (Step::Bind { .. }, Place::Base | Place::Pod(_)) => {
+                    self.detached_bind(step).map(Some)
+                }
+                (
+                    Step::OverlayRoot {
+                        layers, options, ..
+                    },
+                    Place::Base,
+                ) => match self.root.take() {
+                    Some(root) => Ok(Some(root)),
+                    None => overlay::detached(&layers.0, &options.0).map(Some),
+                },
+                (_, Place::Base) => Ok(None),
+                (Step::MountFs { .. }, Place::Pod(pod)) => devices(plan, step, pod),
+                (Step::OverlayRoot { .. }, Place::Pod(pod)) => detached_root(step, pod).map(Some),
+                (_, Place::Pod(_)) => Ok(None),
             };
             let made = made.map_err(|fault| {
                 fault.at(Stage::Step {
@@ -89,7 +145,7 @@ impl<'a> Sources<'a> {
             return Err(Fault::new("step", b"", libc::EINVAL));
         };
         let pod = self
-            .user_namespace
+            .user_namespace()
             .filter(|_| matches!(owners, Owners::OfPod));
         let copy = match source {
             BindSource::PodShm => self
@@ -108,7 +164,11 @@ impl<'a> Sources<'a> {
             mount::add_attributes(copy.as_fd(), *attributes, depth)
                 .or_fault("mount_setattr", &target.0)?;
         }
-        let kind = propagation & !libc::MS_REC;
+        let kind = match (propagation & !libc::MS_REC, self.place) {
+            // The copy of a copy of the host's tree is the slave of the host's mounts already.
+            (0, Place::Base) => libc::MS_SLAVE,
+            (kind, _) => kind,
+        };
         if kind != 0 {
             mount::set_propagation(copy.as_fd(), kind, mounts::depth(tree))
                 .or_fault("mount_setattr", &target.0)?;
@@ -136,7 +196,7 @@ fn detached_root(step: &Step, pod: &UserNamespace) -> Result<OwnedFd, Fault> {
     };
     let layers = &layers.0;
     map_layers(layers, pod)?;
-    let root = mounts::overlay_root(layers, &options.0, &at.0)?;
+    let root = overlay::mount(layers, &options.0, &at.0)?;
     // The container's process attaches its root to its working directory: the way there is closed to the pod's root.
     file::enter_directory(root.fd()).or_fault("fchdir", &at.0)?;
     mount::clone_tree(root.fd(), Depth::This).or_fault("open_tree", &at.0)

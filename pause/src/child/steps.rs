@@ -1,8 +1,8 @@
 //! Walks the plan's steps.
 
 use super::root::{Ownership, Root};
-use super::sources::Sources;
-use super::{Entrance, hooks, masks, mounts, nodes};
+use super::sources::{Place, Sources};
+use super::{Entrance, hooks, masks, mounts, nodes, overlay};
 use crate::fault::{Fault, OrFault};
 use crate::report::Report;
 use crate::sys::file::{self, CWD};
@@ -77,20 +77,14 @@ impl Walk<'_> {
 
     fn step(&mut self, index: usize, step: &Step) -> Result<(), Fault> {
         match step {
-            Step::TreePropagation { flags } => {
-                mount::change_propagation(b"/", *flags).or_fault("mount", b"/")
-            }
-            Step::OverlayRoot {
-                layers,
-                options,
-                at,
-            } => {
-                self.root = Some(match self.sources.take(index) {
-                    Some(root) => mounts::attach_root(root)?,
-                    None => mounts::overlay_root(&layers.0, &options.0, &at.0)?,
-                });
-                Ok(())
-            }
+            Step::TreePropagation { flags } => match self.sources.place() {
+                // Nothing of the host's is there.
+                Place::Base => Ok(()),
+                Place::Host | Place::Pod(_) => {
+                    mount::change_propagation(b"/", *flags).or_fault("mount", b"/")
+                }
+            },
+            Step::OverlayRoot { .. } => self.overlay_root(index, step),
             Step::MountFs {
                 fstype,
                 source,
@@ -130,7 +124,10 @@ impl Walk<'_> {
                 self.masks.hide(root, &path.0)
             }
             Step::ReadOnly { path } => masks::make_read_only(self.root()?, &path.0),
-            Step::Pivot => mounts::pivot(self.root()?),
+            Step::Pivot => match self.sources.place() {
+                Place::Base => mounts::enter_root(self.root()?),
+                Place::Host | Place::Pod(_) => mounts::pivot(self.root()?),
+            },
             Step::RootReadOnly => {
                 let root = mount::mount_point(b"/").or_fault("openat2", b"/")?;
                 mount::add_attributes(root.as_fd(), mount::attributes::RDONLY, mount::Depth::This)
@@ -153,6 +150,23 @@ impl Walk<'_> {
                 mount::change_propagation(b"/", *flags).or_fault("mount", b"/")
             }
         }
+    }
+
+    fn overlay_root(&mut self, index: usize, step: &Step) -> Result<(), Fault> {
+        let Step::OverlayRoot {
+            layers,
+            options,
+            at,
+        } = step
+        else {
+            return Ok(());
+        };
+        self.root = Some(match (self.sources.take(index), self.sources.place()) {
+            (Some(root), Place::Host) => mounts::attach_root(root, &at.0)?,
+            (Some(root), Place::Base | Place::Pod(_)) => mounts::attach_root(root, b".")?,
+            (None, _) => overlay::mount(&layers.0, &options.0, &at.0)?,
+        });
+        Ok(())
     }
 
     fn bind(&mut self, index: usize, step: &Step) -> Result<(), Fault> {

@@ -89,7 +89,7 @@ pub(crate) fn start(
         .other
         .map(|other| PidNamespaceGuard::enter(other, nursery.own))
         .transpose()?;
-    let namespaces = namespaces_at_fork(plan, user_namespace);
+    let namespaces = namespaces_at_fork(plan, &child.entrance, user_namespace);
     let birthplace = groups.birthplace();
     let born = birthplace.map(|(group, _)| process::fork_into(namespaces, group));
     let (forked, group) = match born {

@@ -5,6 +5,7 @@ mod own_root;
 mod shm;
 mod user_namespace;
 
+pub(crate) use own_root::leave_for;
 pub(crate) use shm::{Shm, ShmMounts};
 pub(crate) use user_namespace::{UserNamespace, become_root};
 

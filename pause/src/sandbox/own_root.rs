@@ -5,7 +5,7 @@ use crate::sys::{file, mount};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Makes a detached mount all that this process's mount namespace has, which must be its own.
-pub(super) fn leave_for(root: BorrowedFd<'_>) -> Result<(), Fault> {
+pub(crate) fn leave_for(root: BorrowedFd<'_>) -> Result<(), Fault> {
     mount::change_propagation(b"/", libc::MS_PRIVATE | libc::MS_REC).or_fault("mount", b"/")?;
     // /proc is always there to be mounted on, and nothing here needs it any more.
     let place = mount::mount_point(b"/proc").or_fault("openat2", b"/proc")?;

@@ -11,6 +11,7 @@ mod source;
 mod starts;
 
 use crate::attach::Fanout;
+use crate::base::Base;
 use crate::child::Born;
 use crate::fault::{Fault, OrFault};
 use crate::log::Buffers;
@@ -47,6 +48,7 @@ pub(crate) struct Supervisor {
     fanouts: Vec<Fanout>,
     phase: Phase,
     born: Born,
+    base: Option<Base>,
     buffers: Buffers,
     packet: Region,
 }
@@ -65,7 +67,12 @@ enum Phase {
 
 impl Supervisor {
     /// `listener` is the pod's socket, `signals` readable on SIGCHLD.
-    pub(crate) fn new(listener: OwnedFd, signals: OwnedFd, born: Born) -> Result<Self, Fault> {
+    pub(crate) fn new(
+        listener: OwnedFd,
+        signals: OwnedFd,
+        born: Born,
+        base: Option<Base>,
+    ) -> Result<Self, Fault> {
         let epoll = Epoll::new().or_fault("epoll_create1", b"")?;
         crate::sys::file::set_nonblocking(listener.as_fd()).or_fault("fcntl", b"listener")?;
         epoll
@@ -91,6 +98,7 @@ impl Supervisor {
             fanouts: Vec::new(),
             phase: Phase::New,
             born,
+            base,
             buffers: Buffers::new().or_fault("mmap", b"")?,
             packet: Region::new(MAX_PACKET).or_fault("mmap", b"")?,
         })

@@ -5,7 +5,8 @@ use super::connection::Asker;
 use super::processes::{Life, own_group};
 use super::source::Source;
 use super::{Phase, Supervisor};
-use crate::child::{Entrance, Groups};
+use crate::base::Base;
+use crate::child::{Entrance, Groups, suits_base};
 use crate::fault::{Fault, OrFault};
 use crate::launch::{self, Nursery};
 use crate::sandbox::{Sandbox, ShmMounts};
@@ -46,7 +47,7 @@ impl Phase {
 }
 
 impl Supervisor {
-    /// Starts a container. `fds`: the plan's memfd, the passed PID namespace, the log or the three streams; each if used.
+    /// Starts a container. `fds`: the plan's memfd, the passed PID namespace, the log with the root or the three streams; each if used.
     pub(super) fn launch(
         &mut self,
         asker: Asker,
@@ -84,11 +85,17 @@ impl Supervisor {
             }
             Stdio::Log { .. } | Stdio::Terminal => Some(File::from(fds.remove(0))),
         };
+        let root = match plan.stdio {
+            Stdio::Passed => None,
+            Stdio::Log { .. } | Stdio::Terminal => fds.pop(),
+        };
         let shm = shm_mounts(&plan, sandbox)?;
         let pod = sandbox.user_namespace.as_ref();
         let birth = |fault: Fault| fault.at(Stage::Birth);
         let groups = Groups::open(&plan.cgroup_procs).map_err(birth)?;
-        let entrance = Entrance::Made { shm };
+        let base = self.base.as_ref().map(Base::fd);
+        let base = base.filter(|_| pod.is_none() && suits_base(&plan));
+        let entrance = Entrance::Made { shm, base, root };
         let newborn = launch::start(&plan, &groups, entrance, pod, &nursery, fds).map_err(birth)?;
         let serial = self.serials.next();
         self.expect(Birth::new(

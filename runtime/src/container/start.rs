@@ -74,8 +74,12 @@ async fn launch(
     make_group(node, container, &compiled)?;
     plan::write_bundle(&container.directory, &node.mount_point(), &compiled.spec)?;
     let log = super::log::open(container)?;
+    let root = match container.sandbox.settings.user_namespace {
+        Some(_) => None,
+        None => super::root::make(&compiled.plan),
+    };
     let launched = pause
-        .launch(&container.id, &compiled.plan, log.as_fd())
+        .launch(&container.id, &compiled.plan, log.as_fd(), root)
         .await;
     let (pid, at) = launched.map_err(|error| {
         if cgroup.oom_kills().is_ok_and(|kills| kills > 0) {

@@ -107,6 +107,15 @@ pub(super) const FEATURES: &[Feature] = &[
     },
     Feature {
         area: Area::Mounts,
+        name: "overlays by descriptors",
+        since: "6.7",
+        need: Need::Optional,
+        without: "containers begin with a copy of the host's mounts and mount their roots themselves: they start later on nodes with many mounts, and memory cgroups of removed pods stay in the kernel until it reclaims what overlayfs has cached",
+        remedy: "run a newer kernel",
+        look: mounts::overlay_by_descriptor,
+    },
+    Feature {
+        area: Area::Mounts,
         name: "idmapped tmpfs",
         since: "6.3",
         need: Need::Optional,

@@ -63,10 +63,13 @@ impl Pause {
         container: &ContainerId,
         plan: &LaunchPlan,
         log: BorrowedFd<'_>,
+        root: Option<OwnedFd>,
     ) -> Result<(u32, i64), PauseError> {
         let version = self.version("Launch", LAUNCH).await?;
         let (plan, memfd) = carry(plan, version)?;
-        let descriptors: Vec<_> = memfd.iter().map(AsFd::as_fd).chain([log]).collect();
+        let memfd = memfd.iter().map(AsFd::as_fd);
+        let root = root.iter().map(AsFd::as_fd);
+        let descriptors: Vec<_> = memfd.chain([log]).chain(root).collect();
         let request = Request::Launch {
             container: container.wire(),
             plan,

@@ -99,11 +99,7 @@ impl Holdings {
     pub(super) async fn wait_back(&self) -> Result<()> {
         until("the daemon to hold what it held", || async {
             let now = Usage::of(self.pid).map_err(|error| format!("{error:#}"))?;
-            let more = now.descriptors.iter().filter(|(kind, count)| {
-                let before = self.usage.descriptors.get(*kind);
-                **count > before.copied().unwrap_or_default()
-            });
-            let more: Vec<_> = more.collect();
+            let more = now.more_than(&self.usage);
             let grown = self.grown().map_err(|error| format!("{error:#}"))?;
             let back = more.is_empty() && now.threads <= self.usage.threads && grown <= KEPT;
             back.then_some(()).ok_or_else(|| {

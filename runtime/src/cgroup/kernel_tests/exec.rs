@@ -30,7 +30,7 @@ fn an_empty_group_is_given_to_the_next_command() {
     assert_eq!(directory(&again), path);
 
     // With a process that was left behind.
-    let mut child = scratch.run_in(&again.join_files(), "sleep 1000");
+    let mut child = scratch.run_in(&again.join_files(), "exec sleep 1000");
     groups.give_back(again);
     let other = groups.take().unwrap();
     assert_ne!(directory(&other), path);
@@ -38,7 +38,8 @@ fn an_empty_group_is_given_to_the_next_command() {
     // Which another daemon finds.
     let of_another = ExecGroups::new(scratch.create("container"));
     let path_other = directory(&other);
-    std::mem::forget(other);
+    // As a daemon that is killed leaves it.
+    let _other = std::mem::ManuallyDrop::new(other);
     of_another.remove_forgotten().unwrap();
     assert!(path.exists() && !path_other.exists());
     child.kill().unwrap();

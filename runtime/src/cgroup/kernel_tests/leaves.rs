@@ -7,7 +7,7 @@ fn a_leaf_is_in_one_mount_and_its_processes_in_all() {
     let scratch = Scratch::new();
     let trunk = scratch.top.join("pod").unwrap();
     let leaf = scratch.hierarchy.create_leaf(&trunk, "pause").unwrap();
-    let mut child = scratch.run_in(&leaf.join_files(), "sleep 1000");
+    let mut child = scratch.run_in(&leaf.join_files(), "exec sleep 1000");
 
     let of_trunk = scratch.hierarchy.cgroup(&trunk);
     let own = |file: &&PathBuf| file.to_string_lossy().contains("/pod/pause/");
