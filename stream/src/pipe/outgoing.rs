@@ -144,6 +144,26 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Waits until the driver has taken all that was written: what is written then is in another message of the client's.
+    ///
+    /// # Errors
+    /// When the client is gone or has reset the stream.
+    pub async fn taken(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if state.end == End::Broken {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if state.queue.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            // Woken before it is empty, it waits again.
+            state.wants_room = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<MutexGuard<'_, State>>> {
         let mut state = self.shared.lock();
         if state.end != End::Open {

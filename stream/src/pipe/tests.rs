@@ -108,3 +108,23 @@ async fn each_stream_rings_once_until_it_is_answered() {
     doorbell.take(&mut rung);
     assert_eq!(rung, [1]);
 }
+
+#[tokio::test]
+async fn what_is_written_after_all_was_taken_comes_apart() {
+    let (drain, mut outgoing) = outgoing(bell());
+    outgoing.taken().await.unwrap();
+    outgoing.write_all(b"name").await.unwrap();
+    assert!(outgoing.taken().now_or_never().is_none());
+    let writing = async {
+        outgoing.taken().await.unwrap();
+        outgoing.write_all(b"error").await.unwrap();
+    };
+    let taking = async { drain.pop(CHUNK) };
+    let ((), first) = tokio::join!(writing, taking);
+    assert_eq!(first.unwrap(), "name");
+    assert_eq!(drain.pop(CHUNK).unwrap(), "error");
+    outgoing.write_all(b"lost").await.unwrap();
+    drop(drain);
+    let error = outgoing.taken().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}

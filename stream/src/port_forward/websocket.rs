@@ -1,11 +1,14 @@
 //! The older form over WebSocket: two channels for each port, and one connection to each.
 
+use std::io;
+
 use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt as _;
 
 use super::failure;
 use super::protocol::{MAX_CHANNEL_PORTS, WebSocketProtocol};
 use crate::backend::{Backend, Duplex};
+use crate::pipe::Outgoing;
 use crate::session::PortForwardSession;
 use crate::websocket::{Channel, Channels, CloseSignal};
 
@@ -36,15 +39,19 @@ pub(crate) async fn over_web_socket<B: Backend>(
     join_all(forwards).await;
 }
 
+/// Both channels begin by saying whose they are, in a message of its own.
+async fn name(outgoing: &mut Outgoing, port: u16) -> io::Result<()> {
+    outgoing.write_all(&port.to_le_bytes()).await?;
+    outgoing.taken().await
+}
+
 async fn forward<B: Backend>(backend: &B, sandbox: &str, port: u16, data: Channel, error: Channel) {
     let Channel {
         incoming,
         mut outgoing,
     } = data;
     let mut error = error.outgoing;
-    // Both channels begin by saying whose they are.
-    let name = port.to_le_bytes();
-    if outgoing.write_all(&name).await.is_err() || error.write_all(&name).await.is_err() {
+    if name(&mut outgoing, port).await.is_err() || name(&mut error, port).await.is_err() {
         return;
     }
     let duplex = Duplex { incoming, outgoing };

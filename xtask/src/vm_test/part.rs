@@ -23,11 +23,17 @@ const POWER_SECONDS: &str = "240";
 /// Pods wait for each other, so a few more than the machine has processors.
 const THREADS: &str = "3";
 
-/// What one machine runs. The longest comes first.
+/// Where the modules of integration/tests/runtime are divided: they take as long as all else together, and one machine longer than
+/// two.
+const SECOND_HALF: &str = "m";
+
+/// What one machine runs. The longest come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(super) enum Part {
-    /// integration/tests/runtime
-    Integration,
+    /// integration/tests/runtime, modules a to l
+    IntegrationA,
+    /// integration/tests/runtime, modules m to z
+    IntegrationM,
     /// With systemd and its cgroup driver: critest, the whole suite, and its own tests
     Systemd,
     /// critest, the whole suite
@@ -41,8 +47,9 @@ pub(super) enum Part {
 }
 
 impl Part {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Integration,
+    pub(super) const ALL: [Self; 7] = [
+        Self::IntegrationA,
+        Self::IntegrationM,
         Self::Systemd,
         Self::Conformance,
         Self::Kernel,
@@ -52,7 +59,8 @@ impl Part {
 
     pub(super) const fn title(self) -> &'static str {
         match self {
-            Self::Integration => "integration tests",
+            Self::IntegrationA => "integration tests, a to l",
+            Self::IntegrationM => "integration tests, m to z",
             Self::Systemd => "systemd",
             Self::Conformance => "conformance",
             Self::Kernel => "tests of the kernel's calls",
@@ -64,7 +72,8 @@ impl Part {
     /// Before each line of its output, as the machines run side by side.
     const fn label(self) -> &'static str {
         match self {
-            Self::Integration => "integration",
+            Self::IntegrationA => "integration-a",
+            Self::IntegrationM => "integration-m",
             Self::Systemd => "systemd",
             Self::Conformance => "conformance",
             Self::Kernel => "kernel",
@@ -76,7 +85,9 @@ impl Part {
     /// The test programs that it runs.
     pub(super) fn runs(self, program: &str) -> bool {
         match self {
-            Self::Integration | Self::Systemd | Self::Selinux => program == INTEGRATION,
+            Self::IntegrationA | Self::IntegrationM | Self::Systemd | Self::Selinux => {
+                program == INTEGRATION
+            }
             Self::Conformance | Self::Power => false,
             Self::Kernel => KERNEL.iter().any(|start| program.starts_with(start)),
         }
@@ -138,7 +149,12 @@ impl Part {
         let is_chosen = |test: &str| match self {
             Self::Systemd => test.starts_with(SYSTEMD),
             Self::Selinux => test.starts_with(SELINUX),
-            _ => !test.starts_with(SYSTEMD) && !test.starts_with(SELINUX) && !is_left_out(test),
+            _ if test.starts_with(SYSTEMD) || test.starts_with(SELINUX) || is_left_out(test) => {
+                false
+            }
+            Self::IntegrationA => test < SECOND_HALF,
+            Self::IntegrationM => test >= SECOND_HALF,
+            _ => true,
         };
         let tests = tests.iter().map(String::as_str);
         tests.filter(|test| is_chosen(test)).collect()
@@ -217,7 +233,7 @@ mod tests {
              echo 'runtime-unit:'\nruntime-unit --exact --test-threads 3 || status=1\n\
              exit $status"
         );
-        let script = Part::Integration.script(&plan).unwrap();
+        let script = Part::IntegrationA.script(&plan).unwrap();
         assert!(script.contains("\nruntime --exact --test"), "{script}");
         assert!(!script.contains("unit"), "{script}");
         let script = Part::Conformance.script(&plan).unwrap();
@@ -232,10 +248,12 @@ mod tests {
 
     #[test]
     fn tests_of_other_machines_are_found_by_their_module() {
-        let tests = ["selinux::a", "exec::systemd::b", "systemd::c"].map(str::to_owned);
+        let tests =
+            ["selinux::a", "exec::systemd::b", "systemd::c", "mounts::d"].map(str::to_owned);
         let plan = plan(&["runtime"]);
         let chosen = |part: Part| part.chosen(&plan, &plan.test_programs[0], &tests);
-        assert_eq!(chosen(Part::Integration), ["exec::systemd::b"]);
+        assert_eq!(chosen(Part::IntegrationA), ["exec::systemd::b"]);
+        assert_eq!(chosen(Part::IntegrationM), ["mounts::d"]);
         assert_eq!(chosen(Part::Systemd), ["systemd::c"]);
         assert_eq!(chosen(Part::Selinux), ["selinux::a"]);
     }
