@@ -72,8 +72,8 @@ impl Part {
     /// Before each line of its output, as the machines run side by side.
     const fn label(self) -> &'static str {
         match self {
-            Self::IntegrationA => "integration-a",
-            Self::IntegrationM => "integration-m",
+            Self::IntegrationA => "tests a-l",
+            Self::IntegrationM => "tests m-z",
             Self::Systemd => "systemd",
             Self::Conformance => "conformance",
             Self::Kernel => "kernel",
