@@ -89,17 +89,14 @@ async fn begin(
         number,
         end,
         terminal,
-    } = match exec {
-        Ok(exec) => exec,
-        Err(error) => {
-            container.exec_groups.give_back(group);
-            let kind = match error.errno() {
-                Some(libc::ESRCH) => Kind::FailedPrecondition,
-                errno => super::start::launch_failure(errno),
-            };
-            return Err(CallError::caused(kind, failed(&container), error));
-        }
-    };
+    } = exec.map_err(|error| {
+        // The group goes: a pause that has not answered in time may still begin the command, which must not be in another's.
+        let kind = match error.errno() {
+            Some(libc::ESRCH) => Kind::FailedPrecondition,
+            errno => super::start::launch_failure(errno),
+        };
+        CallError::caused(kind, failed(&container), error)
+    })?;
     let running = Running {
         container,
         pause,
