@@ -5,6 +5,7 @@
 
 mod bench;
 mod conformance;
+mod failures;
 mod flamegraph;
 mod instructions;
 mod lint;

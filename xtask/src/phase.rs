@@ -1,16 +1,19 @@
-//! Long commands in phases: each is announced, timed, and counted; a failed one does not hide the later ones' results.
+//! Long commands in phases: each is announced, timed, and counted; a failed one does not hide the later ones' results, and
+//! what failed is told again at the end.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 /// What a phase's tests came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     /// Not run: this machine lacks something.
     pub(crate) skipped: u64,
+    /// What was said of those that failed.
+    pub(crate) told: Vec<String>,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -18,6 +21,7 @@ impl std::ops::AddAssign for Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.told.extend(other.told);
     }
 }
 
@@ -29,10 +33,16 @@ impl Counts {
                 passed: 1,
                 ..Self::default()
             },
-            Err(_) => Self {
-                failed: 1,
-                ..Self::default()
-            },
+            Err(error) => Self::failure(format!("{error:#}")),
+        }
+    }
+
+    /// One that failed, of which this is to be told.
+    pub(crate) fn failure(told: String) -> Self {
+        Self {
+            failed: 1,
+            told: vec![told],
+            ..Self::default()
         }
     }
 }
@@ -64,45 +74,36 @@ impl Phases {
 
     /// Takes in a phase that has run already.
     pub(crate) fn record(&mut self, name: &'static str, took: Duration, result: Result<Counts>) {
-        let failed = Counts {
-            failed: 1,
-            ..Counts::default()
-        };
         let counts = match result {
             Ok(counts) if counts == Counts::default() => {
-                eprintln!("xtask: {name}: nothing was tested");
-                failed
+                Counts::failure("nothing was tested".to_owned())
             }
             Ok(counts) => counts,
-            Err(error) => {
-                eprintln!("xtask: {name}: {error:#}");
-                failed
-            }
+            Err(error) => Counts::failure(format!("{error:#}")),
         };
         self.done.push((name, took, counts));
     }
 
     /// Runs a phase that is one check.
     pub(crate) fn check(&mut self, name: &'static str, phase: impl FnOnce() -> Result<()>) {
-        self.count(name, || {
-            let result = phase();
-            if let Err(error) = &result {
-                eprintln!("xtask: {name}: {error:#}");
-            }
-            Ok(Counts::of(&result))
-        });
+        self.count(name, || Ok(Counts::of(&phase())));
     }
 
-    /// Prints every phase's duration and, as the last line, the sum.
+    /// Prints what failed, every phase's duration and, as the last line, the sum.
     ///
     /// # Errors
     /// When anything failed, or was skipped where that counts.
     pub(crate) fn finish(self, skips_fail: bool) -> Result<()> {
         let mut sum = Counts::default();
+        for (name, _, counts) in &self.done {
+            for told in &counts.told {
+                println!("\n=== failed in {name}: {told}");
+            }
+        }
         println!();
-        for (name, duration, counts) in &self.done {
+        for (name, duration, counts) in self.done {
             println!("{name:<28} {:>7.1} s   {counts}", duration.as_secs_f64());
-            sum += *counts;
+            sum += counts;
         }
         println!("{sum}");
         if sum.failed > 0 {
@@ -169,17 +170,9 @@ mod tests {
         phases.count("a", || bail!("no such program"));
         phases.check("b", || Ok(()));
         phases.count("c", || Ok(Counts::default()));
-        assert_eq!(
-            phases.done[2].2, phases.done[0].2,
-            "one that tested nothing"
-        );
-        assert_eq!(
-            phases.done[0].2,
-            Counts {
-                failed: 1,
-                ..Counts::default()
-            }
-        );
+        let failed = |told: &str| Counts::failure(told.to_owned());
+        assert_eq!(phases.done[0].2, failed("no such program"));
+        assert_eq!(phases.done[2].2, failed("nothing was tested"));
         assert_eq!(
             phases.done[1].2,
             Counts {

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::failures::Failures;
 use crate::phase::{Counts, Phases};
 use crate::workspace::{self, Profile};
 use crate::{conformance, instructions, programs, setup};
@@ -104,6 +105,7 @@ pub(crate) fn counted(
         .with_context(|| format!("cannot run {line}"))?;
     let output = child.stdout.take().context("standard output is piped")?;
     let mut counts = Counts::default();
+    let mut failures = Failures::default();
     for line in BufReader::new(output).lines() {
         let line = line.context("cannot read the output")?;
         match sight {
@@ -113,13 +115,14 @@ pub(crate) fn counted(
         if let Some(more) = parse(&line) {
             counts += more;
         }
+        failures.take(&line);
     }
+    counts.told = failures.told();
     let status = child
         .wait()
         .with_context(|| format!("cannot wait for {line}"))?;
     if !status.success() && counts.failed == 0 {
-        eprintln!("xtask: {line} failed ({status})");
-        counts.failed = 1;
+        counts += Counts::failure(format!("{line} ({status})"));
     }
     Ok(counts)
 }

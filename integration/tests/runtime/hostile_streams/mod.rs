@@ -320,8 +320,10 @@ fn broken_spdy() -> Result<Vec<(&'static str, Vec<u8>)>> {
 
 #[tokio::test]
 async fn broken_spdy_ends_alone() -> Result<()> {
+    // Made first: to compress a bomb takes seconds in an emulated machine, in which this thread would not ask the neighbour.
+    let broken = broken_spdy()?;
     let scene = Scene::set().await?;
-    for (what, bytes) in broken_spdy()? {
+    for (what, bytes) in broken {
         let mut session = scene.upgraded(Upgrade::Spdy, ENDLESS).await?;
         let _ = session.send(&bytes).await;
         session.closed().await.context(what)?;
