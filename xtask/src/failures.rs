@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn specs_are_told_with_their_reason() {
-        let output = "ok   one\nFAIL two\n       it failed\nok   three\n       not of two\nFAIL four";
+        let output =
+            "ok   one\nFAIL two\n       it failed\nok   three\n       not of two\nFAIL four";
         assert_eq!(told(output), ["two\n       it failed", "four"]);
     }
 

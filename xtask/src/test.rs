@@ -170,7 +170,8 @@ mod tests {
             Some(Counts {
                 passed: 24,
                 failed: 2,
-                skipped: 1
+                skipped: 1,
+                ..Counts::default()
             })
         );
         for other in [
@@ -197,7 +198,8 @@ mod tests {
             Some(Counts {
                 passed: 1,
                 failed: 2,
-                skipped: 3
+                skipped: 3,
+                ..Counts::default()
             })
         );
         assert_eq!(parse_sum("it passed, none failed"), None);
@@ -211,11 +213,17 @@ mod tests {
             command.args(["-c", script]);
             counted(&mut command, Sight::Plain, parse_sum).ok()
         };
-        let failed = Some(Counts {
-            failed: 1,
-            ..Counts::default()
-        });
-        assert_eq!(shell("exit 3"), failed);
+        let failed = |passed, told: &[&str]| {
+            let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+            Some(Counts {
+                passed,
+                failed: 1,
+                told,
+                ..Counts::default()
+            })
+        };
+        let status = |script: &str| format!("sh -c {script} (exit status: 3)");
+        assert_eq!(shell("exit 3"), failed(0, &[&status("exit 3")]));
         assert_eq!(shell("echo nothing"), Some(Counts::default()));
         assert_eq!(
             shell("echo 2 passed, 0 failed"),
@@ -224,13 +232,9 @@ mod tests {
                 ..Counts::default()
             })
         );
-        assert_eq!(
-            shell("echo 2 passed, 0 failed; exit 1"),
-            Some(Counts {
-                passed: 2,
-                failed: 1,
-                skipped: 0
-            })
-        );
+        let script = "echo 2 passed, 0 failed; exit 3";
+        assert_eq!(shell(script), failed(2, &[&status(script)]));
+        let script = "echo FAIL one; echo 2 passed, 1 failed; exit 3";
+        assert_eq!(shell(script), failed(2, &["one"]));
     }
 }
