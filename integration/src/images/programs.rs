@@ -1,4 +1,4 @@
-//! The two programs that no package has, compiled statically from C.
+//! The programs that no package has: two of C, compiled statically, and a script.
 
 use std::{fs, path::Path, process::Command};
 
@@ -25,6 +25,33 @@ pub(super) const EFFECTIVE_UID: &str = r#"
 #include <stdio.h>
 #include <unistd.h>
 int main(void) { printf("Effective uid: %d\n", (int)geteuid()); return 0; }
+"#;
+
+/// Of pgrep(1) what tests and critest use, for a shell of busybox.
+pub(super) const PGREP: &str = r#"#!/bin/sh
+# pgrep [-f] [-a] [-c] PATTERN
+from=comm all=0 count=0
+while getopts fac option; do
+    case $option in
+        f) from=cmdline ;;
+        a) all=1 ;;
+        c) count=1 ;;
+        *) exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+pattern=$1
+# Those that were there before this script's own children.
+set -- /proc/[0-9]*
+for process; do
+    pid=${process#/proc/}
+    if [ "$pid" != $$ ] && text=$(tr '\0' ' ' < "$process/$from"); then
+        echo "$pid $text"
+    fi
+done 2>/dev/null | awk -v pattern="$pattern" -v all=$all -v count=$count '
+    { pid = $1; sub(/^[0-9]+ /, "") }
+    $0 ~ pattern { found++; if (!count) print all ? pid " " $0 : pid }
+    END { if (count) print found + 0; exit !found }'
 "#;
 
 /// The static executable of the C program `source`.

@@ -28,25 +28,13 @@ pub const PAUSE: &str = "registry.k8s.io/pause:3.9";
 const STAGING: &str = "gcr.io/k8s-staging-cri-tools";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// busybox lacks pgrep and ipcs; procps and its library's dependencies bring pgrep, util-linux ipcs.
-const SHELL_PACKAGES: &[&str] = &[
-    "busybox",
-    "libc6",
-    "procps",
-    "libproc2-0",
-    "libsystemd0",
-    "libcap2",
-    "libgcrypt20",
-    "libgpg-error0",
-    "liblzma5",
-    "libzstd1",
-    "liblz4-1",
-    "libncursesw6",
-    "libtinfo6",
-    "util-linux",
-];
-/// The programs taken from the packages above, beside all shared libraries.
-const SHELL_PROGRAMS: &[&str] = &["bin/busybox", "bin/ps", "usr/bin/pgrep", "usr/bin/ipcs"];
+/// busybox lacks ipcs, which util-linux brings, and pgrep, which is a script here: procps' needs systemd's library with those below
+/// it, and each test begins with a pull of this image.
+const SHELL_PACKAGES: &[&str] = &["busybox", "libc6", "util-linux"];
+/// The programs taken from the packages above.
+const SHELL_PROGRAMS: &[&str] = &["bin/busybox", "usr/bin/ipcs"];
+/// What these are linked to, without versions.
+const SHELL_LIBRARIES: &[&str] = &["ld-linux", "libc.so", "libresolv.so"];
 
 /// nginx-light is nginx with a module that the configuration here does not load.
 const NGINX_PACKAGES: &[&str] = &[
@@ -90,17 +78,14 @@ fn shell_layers(scratch: &Path) -> Result<Layers> {
     let root = scratch.join("shell");
     packages::unpack(SHELL_PACKAGES, &root, scratch)?;
     let mut libraries = Layer::default();
-    libraries.add_tree(&root, &is_library)?;
+    libraries.add_tree(&root, &|path| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        is_library(path) && SHELL_LIBRARIES.iter().any(|start| name.starts_with(start))
+    })?;
     let mut programs = Layer::new(base_directories());
     programs.add_tree(&root, &|path| SHELL_PROGRAMS.contains(&path))?;
-    // procps' ps shows threads and namespaces too; it comes first in PATH.
-    for entry in programs
-        .entries
-        .iter_mut()
-        .filter(|entry| entry.path == "bin/ps")
-    {
-        entry.path = "usr/bin/ps".to_owned();
-    }
+    let pgrep = Entry::file("bin/pgrep", 0o755, programs::PGREP);
+    programs.entries.push(pgrep);
     let mut layers = vec![
         (libraries, Compression::Gzip),
         (programs, Compression::Zstd),
@@ -115,10 +100,10 @@ fn shell_layers(scratch: &Path) -> Result<Layers> {
             "/bin/sh",
             &[
                 "-c",
-                "ls -A / && id && hostname && brctl 2>&1 | grep -q addbr",
+                // Without /proc there is no process to be found.
+                "ls -A / && id && hostname && brctl 2>&1 | grep -q addbr && [ $(pgrep -fc .) = 0 ]",
             ][..],
         ),
-        ("/usr/bin/pgrep", &["--version"]),
         ("/usr/bin/ipcs", &["--version"]),
     ] {
         try_in_chroot(&layers, scratch, program, arguments)?;
