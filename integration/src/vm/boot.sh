@@ -26,8 +26,9 @@ ip link add uplink type dummy
 ip address add 192.0.2.2/24 dev uplink
 ip link set uplink up
 ip route add default via 192.0.2.1
-# The kernel loads what netlink asks it for, but a bridge's packets reach nftables only by this one.
-modprobe br_netfilter
+# A bridge's packets reach nftables only by the first. The kernel loads the others when netlink asks it for them, one by one, which
+# takes seconds in an emulated machine.
+modprobe -a br_netfilter veth nf_tables nft_chain_nat nft_nat nft_fib_inet nft_masq nft_ct nft_meta_bridge
 
 # /dev/vdc is the first of the job's disks: what the node keeps, temporary files among it, so that they outlive a power cut.
 disk=c
