@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::{time::ClockId, unistd::Pid};
 
 /// All process ids.
 pub fn all() -> BTreeSet<u32> {
@@ -57,6 +58,14 @@ pub fn pss(pid: u32) -> Result<f64> {
     rollup(pid, &["Pss"])
 }
 
+/// The anonymous memory in KiB: what a process has of its own, and not of its program.
+///
+/// # Errors
+/// As for [`pss`].
+pub fn anonymous(pid: u32) -> Result<f64> {
+    rollup(pid, &["Anonymous"])
+}
+
 /// The private memory in KiB.
 ///
 /// # Errors
@@ -84,24 +93,13 @@ fn rollup(pid: u32, names: &[&str]) -> Result<f64> {
     Ok(values.sum())
 }
 
-/// CPU time that the living threads of `pids` have used.
+/// CPU time that `pids` have used, in all their threads: also in those that have ended. A process that is gone counts nothing.
 pub fn cpu(pids: &[u32]) -> Duration {
-    let mut nanoseconds = 0_u64;
-    for pid in pids {
-        for task in fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            nanoseconds += text
-                .split(' ')
-                .next()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0);
-        }
-    }
-    Duration::from_nanos(nanoseconds)
+    let of = |pid: &u32| {
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(i32::try_from(*pid).ok()?)).ok()?;
+        clock.now().ok().map(Duration::from)
+    };
+    pids.iter().filter_map(of).sum()
 }
 
 /// The whole machine's processors at a moment.
@@ -180,6 +178,22 @@ mod tests {
         let (time, count) = unused(stat).unwrap();
         assert_eq!((time, count), (Duration::from_millis(530), 2));
         assert_eq!(unused("cpu  1 2 3\n"), None);
+    }
+
+    #[test]
+    fn a_thread_s_time_remains_when_it_has_ended() {
+        let own = [std::process::id()];
+        let before = cpu(&own);
+        let work = || {
+            let end = Instant::now() + Duration::from_millis(100);
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
+        };
+        std::thread::spawn(work).join().unwrap();
+        let used = cpu(&own) - before;
+        assert!(used >= Duration::from_millis(20), "{used:?}");
+        assert_eq!(cpu(&[u32::MAX]), Duration::ZERO);
     }
 
     #[test]

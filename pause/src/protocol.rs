@@ -77,7 +77,7 @@ wire_enum! {
         },
         /// Starts a container. The log file's descriptor is passed when the plan logs, and after it the container's root, a detached mount
         /// of what [`crate::plan::Step::OverlayRoot`] says, if the daemon has made it; who cannot use that mounts the step's. Answer: `Launched`
-        /// or `Failed`.
+        /// or `Failed`. It does not begin when the connection closes before its program is executed.
         3 => Launch {
             /// The container's id.
             container: Bytes,

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::{
     image::{Compression, Image, Vocabulary, architecture},
     layer::{Entry, Layer},
-    packages, programs,
+    packages,
+    programs::{self, Start},
 };
 
 /// A shell with its tools.
@@ -84,8 +85,11 @@ fn shell_layers(scratch: &Path) -> Result<Layers> {
     })?;
     let mut programs = Layer::new(base_directories());
     programs.add_tree(&root, &|path| SHELL_PROGRAMS.contains(&path))?;
-    let pgrep = Entry::file("bin/pgrep", 0o755, programs::PGREP);
-    programs.entries.push(pgrep);
+    let probe = programs::compile(programs::PROBE, Start::Bare, scratch)?;
+    programs.entries.extend([
+        Entry::file("bin/pgrep", 0o755, programs::PGREP),
+        Entry::file("bin/probe", 0o755, probe),
+    ]);
     let mut layers = vec![
         (libraries, Compression::Gzip),
         (programs, Compression::Zstd),
@@ -101,7 +105,7 @@ fn shell_layers(scratch: &Path) -> Result<Layers> {
             &[
                 "-c",
                 // Without /proc there is no process to be found.
-                "ls -A / && id && hostname && brctl 2>&1 | grep -q addbr && [ $(pgrep -fc .) = 0 ]",
+                "ls -A / && id && hostname && brctl 2>&1 | grep -q addbr && [ $(pgrep -fc .) = 0 ] && probe",
             ][..],
         ),
         ("/usr/bin/ipcs", &["--version"]),
@@ -269,7 +273,7 @@ fn nginx_configuration(port: u16) -> String {
 }
 
 fn add_small_programs(images: &mut BTreeMap<String, Image>, scratch: &Path) -> Result<()> {
-    let pause = programs::compile(programs::PAUSE, scratch)?;
+    let pause = programs::compile(programs::PAUSE, Start::Library, scratch)?;
     let pause = Layer::new([Entry::file("pause", 0o755, pause)]);
     let config = json!({ "Env": [PATH], "Entrypoint": ["/pause"], "User": "65535:65535" });
     let pause = Image::new(Vocabulary::Docker, &[(pause, Compression::Gzip)], &config)?;
@@ -284,7 +288,7 @@ fn add_small_programs(images: &mut BTreeMap<String, Image>, scratch: &Path) -> R
         images.insert(name.to_owned(), pause.clone());
     }
 
-    let program = programs::compile(programs::EFFECTIVE_UID, scratch)?;
+    let program = programs::compile(programs::EFFECTIVE_UID, Start::Library, scratch)?;
     let layer = Layer::new([
         Entry::directory("etc", 0o755),
         Entry::file("etc/passwd", 0o644, PASSWD),

@@ -223,9 +223,10 @@ impl Session {
         let address: SocketAddr = authority.parse().context("the URL's address")?;
         let mut request = format!("ws://{rest}").into_client_request()?;
         let protocol = HeaderValue::from_str(protocol)?;
-        request
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", protocol);
+        let headers = request.headers_mut();
+        headers.insert("Sec-WebSocket-Protocol", protocol);
+        // containerd refuses clients without one, which no browser is.
+        headers.insert("Origin", HeaderValue::from_static("http://localhost"));
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         let opened = tokio_tungstenite::client_async(request, socket);

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 use anyhow::Result;
 use podwright_cri_api::v1::{CdiDevice, ContainerState, Device};
 use podwright_integration::{
-    node::{Node, deadline},
+    node::{Node, deadline, until},
     pod::{ContainerSpec, PodSpec},
 };
 use tonic::Code;
@@ -164,6 +164,41 @@ async fn hooks_run_in_the_containers_namespaces() -> Result<()> {
     node.cri
         .exec(&id, &["test", "!", "-e", "/etc/started"], 20)
         .await?;
+    node.finish().await
+}
+
+/// A start that is not answered has not happened, and can be asked for again.
+#[tokio::test]
+async fn a_start_whose_daemon_is_killed_in_a_hook_is_none() -> Result<()> {
+    let (mut node, directory) = node().await?;
+    let volume = directory.join("volume");
+    fs::create_dir_all(&volume)?;
+    let script =
+        "echo once >> /etc/started; [ -e /volume/began ] || { touch /volume/began; sleep 1000; }";
+    let json = format!(
+        r#"{{"cdiVersion":"1.0.0","kind":"v/hook","devices":[{{"name":"x","containerEdits":{{
+            "mounts":[{{"hostPath":{volume:?},"containerPath":"/volume","options":["bind","rw"]}}],
+            "hooks":[{{"hookName":"startContainer","path":"/bin/sh","args":["sh","-c",{script:?}],"env":["PATH=/bin"]}}]}}}}]}}"#
+    );
+    fs::write(directory.join("hook.json"), json)?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let spec = with_devices("c", &["v/hook=x"]);
+    let id = node.cri.create(&pod, spec).await?;
+    let (cri, container) = (node.cri.clone(), id.clone());
+    let start = tokio::spawn(async move { cri.start_container(&container).await });
+    until("the hook to run", || async {
+        let began = volume.join("began").exists();
+        began.then_some(()).ok_or("it has not begun".to_owned())
+    })
+    .await?;
+    node.daemon.kill9().await?;
+    assert!(start.await?.is_err());
+    node.daemon.restart().await?;
+    let state = node.cri.status(&id).await?.state();
+    assert_eq!(state, ContainerState::ContainerCreated);
+    node.cri.start_container(&id).await?;
+    let seen = node.cri.shell(&id, "cat /etc/started; echo x > /x").await?;
+    assert_eq!(seen, "once\nonce\n");
     node.finish().await
 }
 

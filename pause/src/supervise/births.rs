@@ -69,9 +69,9 @@ impl Birth {
         matches!(&self.purpose, Purpose::Container { id, .. } if id == wanted)
     }
 
-    /// Whether it is an exec that this connection asked for.
-    pub(super) fn is_exec_of(&self, connection: u32) -> bool {
-        matches!(self.purpose, Purpose::Exec { .. }) && self.asker.connection == connection
+    /// Whether this connection asked for it.
+    pub(super) fn is_asked_by(&self, connection: u32) -> bool {
+        self.asker.connection == connection
     }
 
     /// Why it ended before it was a process. Its descriptors are closed before the daemon is told.

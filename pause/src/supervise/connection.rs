@@ -154,7 +154,8 @@ impl Supervisor {
         {
             execution.kill();
         }
-        for birth in self.births.iter().filter(|birth| birth.is_exec_of(serial)) {
+        // A start that nobody can be told of does not happen: it may be asked for again, and two must not write to one layer.
+        for birth in self.births.iter().filter(|birth| birth.is_asked_by(serial)) {
             let _ = process::signal(birth.pidfd.as_fd(), libc::SIGKILL);
         }
         self.detach_connection(serial);

@@ -70,7 +70,7 @@ pub(super) fn make(plan: &LaunchPlan) -> Option<OwnedFd> {
 }
 
 /// Removes the mark of a volatile overlay, which keeps another one from having its directories (filesystems/overlayfs.rst, "Volatile
-/// mount"). Whether it was there. The container has not been started: nothing of it is in them.
+/// mount"). Whether it was there. The container has not been started: nothing of it is in them, and pause ends a start whose daemon has gone.
 fn forget(settings: &[(&[u8], Option<&[u8]>)]) -> bool {
     let work = settings.iter().find(|(key, _)| *key == b"workdir");
     work.and_then(|(_, work)| *work).is_some_and(|work| {

@@ -35,7 +35,7 @@ pub(crate) async fn idle(target: &Target, measured: &mut Measured) -> Result<()>
 pub(crate) async fn measure(target: &mut Target, measured: &mut Measured) -> Result<()> {
     target.rest().await;
     let before = proc::all();
-    let alone = proc::pss(target.server()?)?;
+    let alone = proc::anonymous(target.server()?)?;
     let mut sleepers = target.crowd(50).await?;
     target.rest().await;
     let monitors = proc::monitors(&before);
@@ -72,10 +72,10 @@ fn memory(target: &Target, measured: &mut Measured, monitors: &[u32], alone: f64
     Ok(())
 }
 
-/// What all pods take of the runtime's memory, in KiB: their `monitors`, and by how much the daemon has grown since it was
-/// `alone`.
+/// What all pods take of the runtime's memory, in KiB: their `monitors`, and by how much the daemon's anonymous memory has grown
+/// since it was `alone`. Pages of its program that come and go are not of a pod.
 pub(crate) fn pods_memory(target: &Target, monitors: &[u32], alone: f64) -> Result<f64> {
-    Ok(sum(monitors, proc::pss)? + proc::pss(target.server()?)? - alone)
+    Ok(sum(monitors, proc::pss)? + proc::anonymous(target.server()?)? - alone)
 }
 
 fn sum(processes: &[u32], of: fn(u32) -> Result<f64>) -> Result<f64> {

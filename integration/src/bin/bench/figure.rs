@@ -35,6 +35,7 @@ macro_rules! figures {
 }
 
 figures! {
+    Access: "the machine at that time: a random access within 16 MiB", "ns", Goal::None;
     RunPod: "RunPodSandbox", "ms", Goal::Most(4.0);
     Create: "CreateContainer", "ms", Goal::Most(1.5);
     Start: "StartContainer", "ms", Goal::Most(3.0);

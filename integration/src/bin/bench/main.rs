@@ -5,6 +5,7 @@ mod crowd;
 mod figure;
 mod latency;
 mod logs;
+mod machine;
 mod numbered;
 mod probes;
 mod pull;
@@ -168,6 +169,7 @@ async fn measure_all(cli: &Cli, programs: Option<Programs>) -> Result<usize> {
 async fn measure(mut target: Target, registry: &Registry, only: &[Rows]) -> Result<Measured> {
     let mut measured = Measured::new(target.name());
     println!("\n{}", target.name());
+    machine::measure(&mut measured);
     for &rows in Rows::value_variants() {
         let wanted = match only {
             [] => rows.by_default(),

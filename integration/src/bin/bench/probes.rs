@@ -102,7 +102,7 @@ async fn probe_all(cri: &Cri, containers: &[String]) -> Result<Vec<Duration>> {
 /// How long after `due` it was answered.
 async fn probe(cri: Cri, container: String, due: Instant) -> Result<Duration> {
     let done = cri
-        .exec(&container, &["true"], 10)
+        .exec(&container, &["probe"], 10)
         .await
         .with_context(|| format!("a probe in container {container}"))?;
     ensure!(

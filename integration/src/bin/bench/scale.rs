@@ -21,7 +21,7 @@ pub(crate) async fn measure(target: &Target, measured: &mut Measured) -> Result<
     target.dismiss(first).await?;
     target.rest().await;
     let before = proc::all();
-    let alone = proc::pss(target.server()?)?;
+    let alone = proc::anonymous(target.server()?)?;
 
     let (mut sleepers, few) = up(target).await?;
     sleepers.extend(target.crowd(PODS - 2 * SAMPLE).await?);
