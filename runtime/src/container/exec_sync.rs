@@ -18,6 +18,13 @@ use crate::node::Node;
 /// The most that is kept of each stream; CRI asks for a bound, and the peers have this one.
 const LONGEST_OUTPUT: usize = 16 * 1024 * 1024;
 
+/// How long what a command writes is left in its pipes. Most probes have ended by then, and the event loop, which would wake at
+/// each write and each end of a stream, need not hear of them at all.
+const SHORT: Duration = Duration::from_millis(10);
+
+/// How much is read at once.
+const CHUNK: usize = 16 * 1024;
+
 /// Runs a command. A timeout of 0 seconds is none.
 pub(crate) async fn exec_sync(
     node: &Arc<Node>,
@@ -59,41 +66,46 @@ pub(crate) async fn exec_sync(
     };
     let exit_code = exit_code.internal(failed)?;
     Ok(ExecSyncResponse {
-        stdout: stdout.kept,
-        stderr: stderr.kept,
+        stdout: stdout.kept.bytes,
+        stderr: stderr.kept.bytes,
         exit_code,
     })
 }
 
 /// One output stream of a command.
 struct Output {
-    pipe: pipe::Receiver,
-    kept: Vec<u8>,
+    /// The end that is read from, which does not block.
+    pipe: OwnedFd,
+    kept: Kept,
+}
+
+/// What has been read of a stream.
+struct Kept {
+    bytes: Vec<u8>,
+    /// Whether there may be more.
     open: bool,
 }
 
 impl Output {
     /// A stream, and the end that the command writes to.
     fn pipe() -> io::Result<(Self, OwnedFd)> {
-        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok((
-            Self {
-                pipe: pipe::Receiver::from_owned_fd(read)?,
-                kept: Vec::new(),
-                open: true,
-            },
-            write,
-        ))
+        let (pipe, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let kept = Kept {
+            bytes: Vec::new(),
+            open: true,
+        };
+        Ok((Self { pipe, kept }, write))
     }
 
     /// Reads on until the stream ends. What is beyond the bound is read and dropped, so that the command does not hang.
     async fn read(&mut self) -> io::Result<()> {
-        let mut chunk = Vec::with_capacity(16 * 1024);
-        while self.open {
+        let mut pipe = pipe::Receiver::from_owned_fd(self.pipe.try_clone()?)?;
+        let mut chunk = Vec::with_capacity(CHUNK);
+        while self.kept.open {
             chunk.clear();
-            let count = self.pipe.read_buf(&mut chunk).await?;
-            self.keep(&chunk[..count]);
+            let count = pipe.read_buf(&mut chunk).await?;
+            self.kept.take(&chunk[..count]);
         }
         Ok(())
     }
@@ -103,12 +115,12 @@ impl Output {
     fn take_rest(&mut self) -> io::Result<()> {
         // More than the pipe holds is not the command's: a child of it goes on writing.
         let mut left = usize::try_from(fcntl(&self.pipe, FcntlArg::F_GETPIPE_SZ)?).unwrap_or(0);
-        let mut chunk = [0; 16 * 1024];
-        while self.open && left > 0 {
+        let mut chunk = [0; CHUNK];
+        while self.kept.open && left > 0 {
             let most = left.min(chunk.len());
             match nix::unistd::read(&self.pipe, &mut chunk[..most]) {
                 Ok(count) => {
-                    self.keep(&chunk[..count]);
+                    self.kept.take(&chunk[..count]);
                     left -= count;
                 }
                 Err(Errno::EAGAIN) => break,
@@ -118,11 +130,15 @@ impl Output {
         }
         Ok(())
     }
+}
 
-    fn keep(&mut self, bytes: &[u8]) {
+impl Kept {
+    /// Takes in what was read; nothing is the stream's end.
+    fn take(&mut self, bytes: &[u8]) {
         self.open = !bytes.is_empty();
-        let room = LONGEST_OUTPUT - self.kept.len();
-        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let room = LONGEST_OUTPUT - self.bytes.len();
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }
 
@@ -132,14 +148,17 @@ async fn collect(
     stdout: &mut Output,
     stderr: &mut Output,
 ) -> io::Result<i32> {
-    let exit = {
-        let reading = async { tokio::try_join!(stdout.read(), stderr.read()) };
-        tokio::pin!(reading);
-        tokio::select! {
-            exit = running.ended() => exit,
-            read = &mut reading => {
-                read?;
-                running.ended().await
+    let exit = match tokio::time::timeout(SHORT, running.ended()).await {
+        Ok(exit) => exit,
+        Err(_) => {
+            let reading = async { tokio::try_join!(stdout.read(), stderr.read()) };
+            tokio::pin!(reading);
+            tokio::select! {
+                exit = running.ended() => exit,
+                read = &mut reading => {
+                    read?;
+                    running.ended().await
+                }
             }
         }
     };
