@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use podwright_pause::overlay::{LONGEST_VALUE, settings};
+use podwright_pause::overlay::{LONGEST_VALUE, Setting, settings};
 use podwright_pause::plan::{LaunchPlan, Step};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
@@ -37,17 +37,11 @@ pub(crate) fn try_layer() -> io::Result<()> {
 
 /// Makes the root of a plan. None where that does not work: pause's child does it then, or fails with the reason.
 pub(super) fn make(plan: &LaunchPlan) -> Option<OwnedFd> {
-    let overlay = plan.steps.iter().find_map(|step| match step {
-        Step::OverlayRoot {
-            layers, options, ..
-        } => Some((&layers.0, &options.0)),
-        _ => None,
-    });
-    let (layers, options) = overlay?;
     if !*IS_POSSIBLE {
+        leave(plan);
         return None;
     }
-    let settings = settings(options)?;
+    let (layers, settings) = overlay(plan)?;
     let made = match mount(layers, &settings) {
         // An earlier daemon made it, and died before the container was started.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) && forget(&settings) => {
@@ -69,9 +63,28 @@ pub(super) fn make(plan: &LaunchPlan) -> Option<OwnedFd> {
     }
 }
 
+/// Leaves the root of a plan to pause's child, for whom nothing of an earlier start may be in the way.
+pub(super) fn leave(plan: &LaunchPlan) {
+    if let Some((_, settings)) = overlay(plan) {
+        forget(&settings);
+    }
+}
+
+/// The directory of the layers, and the options by name.
+type Overlay<'a> = (&'a [u8], Vec<Setting<'a>>);
+
+fn overlay(plan: &LaunchPlan) -> Option<Overlay<'_>> {
+    plan.steps.iter().find_map(|step| match step {
+        Step::OverlayRoot {
+            layers, options, ..
+        } => Some((&layers.0[..], settings(&options.0)?)),
+        _ => None,
+    })
+}
+
 /// Removes the mark of a volatile overlay, which keeps another one from having its directories (filesystems/overlayfs.rst, "Volatile
 /// mount"). Whether it was there. The container has not been started: nothing of it is in them, and pause ends a start whose daemon has gone.
-fn forget(settings: &[(&[u8], Option<&[u8]>)]) -> bool {
+fn forget(settings: &[Setting<'_>]) -> bool {
     let work = settings.iter().find(|(key, _)| *key == b"workdir");
     work.and_then(|(_, work)| *work).is_some_and(|work| {
         let mark = Path::new(OsStr::from_bytes(work)).join("work/incompat");
@@ -80,7 +93,7 @@ fn forget(settings: &[(&[u8], Option<&[u8]>)]) -> bool {
 }
 
 /// None when the overlay is read-only, for its work directory could not be made, or takes what is longer than fsconfig(2) does.
-fn mount(layers: &[u8], settings: &[(&[u8], Option<&[u8]>)]) -> io::Result<Option<OwnedFd>> {
+fn mount(layers: &[u8], settings: &[Setting<'_>]) -> io::Result<Option<OwnedFd>> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
     for (key, value) in settings {

@@ -75,7 +75,10 @@ async fn launch(
     plan::write_bundle(&container.directory, &node.mount_point(), &compiled.spec)?;
     let log = super::log::open(container)?;
     let root = match container.sandbox.settings.user_namespace {
-        Some(_) => None,
+        Some(_) => {
+            super::root::leave(&compiled.plan);
+            None
+        }
         None => super::root::make(&compiled.plan),
     };
     let launched = pause
