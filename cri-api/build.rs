@@ -11,6 +11,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Sorted maps: equal messages encode to equal bytes and print alike.
         .btree_map(".")
+        .codec_path("crate::codec::WholeCodec")
+        .extern_path(
+            ".runtime.v1.ListContainersResponse",
+            "crate::list::ListContainersResponse",
+        )
+        .extern_path(
+            ".runtime.v1.ListPodSandboxResponse",
+            "crate::list::ListPodSandboxResponse",
+        )
         .compile_fds(files.clone())?;
 
     // The comments went into the generated code; the descriptor carries only the wire format.

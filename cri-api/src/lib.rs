@@ -5,6 +5,8 @@
 //! format, so that no field can be forgotten, renumbered or added by accident.
 
 pub mod client;
+pub mod codec;
+pub mod list;
 
 /// The version of the CRI, as `Version` reports it in `runtime_api_version`; the protobuf package
 /// is `runtime.` followed by it.
@@ -27,5 +29,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
     reason = "generated; the comments come from cri.proto"
 )]
 pub mod v1 {
+    pub use crate::list::{ListContainersResponse, ListPodSandboxResponse};
+
     tonic::include_proto!("runtime.v1");
 }

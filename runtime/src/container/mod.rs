@@ -28,11 +28,12 @@ pub(crate) use root::try_layer;
 pub(crate) use start::start;
 pub(crate) use stop::stop;
 pub(crate) use update::{change_limits, refusal, update};
-pub(crate) use view::{container_status, list, matching, selects, status};
+pub(crate) use view::{container_status, list, listed, matching, selects, status};
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::Spec;
 use podwright_cri_api::v1::{
@@ -130,6 +131,8 @@ pub(crate) struct Container {
     pub(crate) resources: Mutex<LinuxContainerResources>,
     /// What NRI plugins have made of it.
     pub(crate) nri: nri::Told,
+    /// As ListContainers tells it, but for its state: encoded when it is first asked for.
+    pub(crate) listed: OnceLock<Bytes>,
     /// What is kept between readings of its statistics.
     pub(crate) gauges: ContainerGauges,
     /// Held by the operation that changes the container, across its awaits.
@@ -175,6 +178,7 @@ impl Container {
             state: watch::Sender::new(parts.state),
             resources: Mutex::new(parts.resources.unwrap_or(asked)),
             nri: parts.nri,
+            listed: OnceLock::new(),
             gauges: ContainerGauges::default(),
             operation: tokio::sync::Mutex::new(()),
         }
@@ -182,6 +186,10 @@ impl Container {
 
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    pub(crate) fn cri_state(&self) -> ContainerState {
+        self.state.borrow().cri()
     }
 
     pub(crate) fn is_running(&self) -> bool {

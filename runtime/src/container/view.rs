@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use podwright_cri_api::list::Listed;
 use podwright_cri_api::v1 as cri;
+use prost::Message as _;
 
 use super::{Container, State, oom_score, stop};
 use crate::error::{CallError, Context};
@@ -15,6 +17,23 @@ pub(crate) fn list(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<cr
     let mut containers = matching(node, filter);
     containers.sort_by_key(|container| container.record.created_at);
     containers.iter().map(|container| item(container)).collect()
+}
+
+/// As [`list`], as ListContainers answers them.
+pub(crate) fn listed(node: &Node, filter: Option<&cri::ContainerFilter>) -> Vec<Listed> {
+    let mut containers = matching(node, filter);
+    containers.sort_by_cached_key(|container| container.record.created_at);
+    let listed = containers.iter().map(|container| {
+        let encoded = container.listed.get_or_init(|| {
+            let without_state = cri::Container {
+                state: 0,
+                ..item(container)
+            };
+            without_state.encode_to_vec().into()
+        });
+        Listed::container(encoded.clone(), container.cri_state())
+    });
+    listed.collect()
 }
 
 /// As [`list`], as they are.
@@ -36,7 +55,7 @@ pub(crate) fn matching(node: &Node, filter: Option<&cri::ContainerFilter>) -> Ve
     containers.retain(|container| {
         let state = filter
             .state
-            .is_none_or(|state| state.state == container.state().cri() as i32);
+            .is_none_or(|state| state.state == container.cri_state() as i32);
         let sandbox = filter.pod_sandbox_id.is_empty()
             || container
                 .sandbox
@@ -61,22 +80,20 @@ pub(crate) fn selects(
 impl Container {
     /// Its image by the name that the user knows.
     pub(crate) fn image_name(&self) -> String {
-        let asked = self.config.image.clone().unwrap_or_default();
-        if asked.user_specified_image.is_empty() {
-            asked.image
-        } else {
-            asked.user_specified_image
-        }
+        let Some(asked) = &self.config.image else {
+            return String::new();
+        };
+        let names = [&asked.user_specified_image, &asked.image];
+        let given = names.into_iter().find(|name| !name.is_empty());
+        given.cloned().unwrap_or_default()
     }
 }
 
 fn image_spec(container: &Container) -> cri::ImageSpec {
-    let asked = container.config.image.clone().unwrap_or_default();
-    cri::ImageSpec {
-        image: container.image_name(),
-        image_ref: container.record.image_id.clone(),
-        ..asked
-    }
+    let mut spec = container.config.image.clone().unwrap_or_default();
+    spec.image = container.image_name();
+    spec.image_ref.clone_from(&container.record.image_id);
+    spec
 }
 
 fn item(container: &Container) -> cri::Container {
@@ -86,7 +103,7 @@ fn item(container: &Container) -> cri::Container {
         metadata: Some(container.metadata()),
         image: Some(image_spec(container)),
         image_ref: container.record.image_id.clone(),
-        state: container.state().cri().into(),
+        state: container.cri_state().into(),
         created_at: container.record.created_at,
         labels: container.config.labels.clone(),
         annotations: container.config.annotations.clone(),

@@ -87,8 +87,11 @@ impl RuntimeService for Service {
         &self,
         request: Request<ListPodSandboxRequest>,
     ) -> Answer<ListPodSandboxResponse> {
-        let items = sandbox::list(&self.node, request.get_ref().filter.as_ref());
-        Ok(Response::new(ListPodSandboxResponse { items }))
+        let listed = sandbox::listed(&self.node, request.get_ref().filter.as_ref());
+        Ok(Response::new(ListPodSandboxResponse {
+            listed,
+            ..Default::default()
+        }))
     }
 
     async fn stream_pod_sandboxes(
@@ -162,8 +165,11 @@ impl RuntimeService for Service {
         &self,
         request: Request<ListContainersRequest>,
     ) -> Answer<ListContainersResponse> {
-        let containers = container::list(&self.node, request.get_ref().filter.as_ref());
-        Ok(Response::new(ListContainersResponse { containers }))
+        let listed = container::listed(&self.node, request.get_ref().filter.as_ref());
+        Ok(Response::new(ListContainersResponse {
+            listed,
+            ..Default::default()
+        }))
     }
 
     async fn stream_containers(

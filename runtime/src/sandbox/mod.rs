@@ -19,11 +19,12 @@ pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, p
 pub(crate) use stop::{lost, release, stop};
 pub(crate) use update::update;
 pub(crate) use user_namespace::{check_same, map_volume};
-pub(crate) use view::{list, matching, sandbox_status, status};
+pub(crate) use view::{list, listed, matching, sandbox_status, status};
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use podwright_cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
 
 use crate::cgroup::CgroupPath;
@@ -102,6 +103,8 @@ pub(crate) struct Sandbox {
     pub(crate) directory: PathBuf,
     /// Its generated files.
     files: PathBuf,
+    /// As ListPodSandbox tells it, but for its state: encoded when it is first asked for.
+    pub(crate) listed: OnceLock<Bytes>,
     /// What is kept between readings of its statistics.
     pub(crate) gauges: Gauges,
     /// Guards the state alone; never held across an await.
@@ -133,6 +136,7 @@ impl Sandbox {
             selinux_level: record.selinux_level.clone(),
             directory: directories.records,
             files: directories.files,
+            listed: OnceLock::new(),
             gauges: Gauges::default(),
             state: Mutex::new(state),
             resources: Mutex::new(

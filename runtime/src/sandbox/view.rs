@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use podwright_cri_api::list::Listed;
 use podwright_cri_api::v1 as cri;
+use prost::Message as _;
 
 use super::{Sandbox, State};
 use crate::clock;
@@ -23,6 +25,23 @@ pub(crate) fn list(node: &Node, filter: Option<&cri::PodSandboxFilter>) -> Vec<c
     let mut sandboxes = matching(node, filter);
     sandboxes.sort_by_key(|sandbox| sandbox.created_at);
     sandboxes.iter().map(|sandbox| item(sandbox)).collect()
+}
+
+/// As [`list`], as ListPodSandbox answers them.
+pub(crate) fn listed(node: &Node, filter: Option<&cri::PodSandboxFilter>) -> Vec<Listed> {
+    let mut sandboxes = matching(node, filter);
+    sandboxes.sort_by_cached_key(|sandbox| sandbox.created_at);
+    let listed = sandboxes.iter().map(|sandbox| {
+        let encoded = sandbox.listed.get_or_init(|| {
+            let without_state = cri::PodSandbox {
+                state: 0,
+                ..item(sandbox)
+            };
+            without_state.encode_to_vec().into()
+        });
+        Listed::sandbox(encoded.clone(), cri_state(sandbox))
+    });
+    listed.collect()
 }
 
 /// As [`list`], as they are.
