@@ -26,6 +26,8 @@ use crate::{cri::Cri, patience::patience};
 
 /// What remote commands speak.
 pub const REMOTE_COMMAND: &str = "v5.channel.k8s.io";
+/// The same, or with a runtime that does not speak it (containerd 2.3) the version before, which cannot half-close stdin.
+pub const REMOTE_COMMAND_OF_ANY: &str = "v5.channel.k8s.io, v4.channel.k8s.io";
 /// What forwarded ports speak, in the older form with a pair of channels for each port.
 pub const PORT_FORWARD: &str = "v4.channel.k8s.io";
 
@@ -225,7 +227,7 @@ impl Session {
         let protocol = HeaderValue::from_str(protocol)?;
         let headers = request.headers_mut();
         headers.insert("Sec-WebSocket-Protocol", protocol);
-        // containerd refuses clients without one, which no browser is.
+        // containerd refuses clients without one.
         headers.insert("Origin", HeaderValue::from_static("http://localhost"));
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;

@@ -52,6 +52,7 @@ figures! {
     MonitorMemory: "private memory of a pod's process, 50 pods", "KiB", Goal::Most(100.0);
     IdleMemory: "daemon without pods (PSS)", "MiB", Goal::Most(12.0);
     IdleCpu: "CPU of the idle runtime, 100 pods", "% of a core", Goal::Most(0.5);
+    NewFile: "the machine at that time: a new file of 360 MiB", "MiB/s", Goal::None;
     LogRate: "log of 100-byte lines, 256 MiB", "MiB/s", Goal::Least(500.0);
     LogCpu: "runtime's CPU for that log", "s", Goal::Most(0.8);
     ExecOut: "output of an exec over WebSocket, 4 GiB", "MiB/s", Goal::Least(500.0);

@@ -1,14 +1,18 @@
 //! What the machine is like at this time. A virtual one shares its last cache with neighbours: when they fill it, everything takes
 //! longer that a kernel does, though the machine itself has nothing else to do.
 
-use std::{hint::black_box, time::Instant};
+use std::{fs::File, hint::black_box, io::Write as _, path::Path, time::Instant};
 
+use anyhow::{Context as _, Result};
 use podwright_integration::random::Random;
 
 use crate::{Figure, Measured};
 
 /// More than a core's own caches hold, and less than the last one of a server's processor.
 const SIZE: usize = 16 << 20;
+/// As much as a log of 256 MiB of lines is, and as much at once as is written to it.
+const FILE: usize = 360 << 20;
+const PIECE: usize = 128 << 10;
 /// A cache line, which is what an access fetches.
 const LINE: usize = 64;
 const NUMBERS: usize = LINE / size_of::<usize>();
@@ -23,6 +27,23 @@ pub(crate) fn measure(measured: &mut Measured) {
     black_box(chain.walk(ACCESSES));
     let each = start.elapsed().as_secs_f64() * 1e9 / f64::from(ACCESSES);
     measured.add(Figure::Access, each);
+}
+
+/// How fast a new file takes what is in the cache already: no log can be written faster. A virtual machine's memory may have to be
+/// given to it anew for that.
+pub(crate) fn measure_file(directory: &Path, measured: &mut Measured) -> Result<()> {
+    let path = directory.join("new");
+    let context = || format!("writing {}", path.display());
+    let piece = vec![b'0'; PIECE];
+    let mut file = File::create(&path).with_context(context)?;
+    let start = Instant::now();
+    for _ in 0..FILE / PIECE {
+        file.write_all(&piece).with_context(context)?;
+    }
+    let rate = (FILE >> 20) as f64 / start.elapsed().as_secs_f64();
+    std::fs::remove_file(&path).with_context(context)?;
+    measured.add(Figure::NewFile, rate);
+    Ok(())
 }
 
 /// Lines of which each names the next one: all of them in one circle, in no order.

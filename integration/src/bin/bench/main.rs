@@ -182,7 +182,11 @@ async fn measure(mut target: Target, registry: &Registry, only: &[Rows]) -> Resu
             Rows::Idle => crowd::idle(&target, &mut measured).await?,
             Rows::Latency => latency::measure(&target, &mut measured).await?,
             Rows::Throughput => throughput::measure(&target, &mut measured).await?,
-            Rows::Logs => logs::measure(&target, &mut measured).await?,
+            Rows::Logs => {
+                machine::measure_file(target.logs(), &mut measured)?;
+                target.long_rest().await?;
+                logs::measure(&target, &mut measured).await?;
+            }
             Rows::Streams => streams::measure(&target, &mut measured).await?,
             Rows::Pull => pull::measure(&target, registry, &mut measured).await?,
             Rows::Crowd => crowd::measure(&mut target, &mut measured).await?,

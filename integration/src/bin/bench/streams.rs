@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use podwright_integration::stream::{
-    IN_OUT, OUT, PORT_FORWARD, STDIN, STDOUT, Session, listen_in_pod,
+    IN_OUT, OUT, PORT_FORWARD, Parts, REMOTE_COMMAND_OF_ANY, STDIN, STDOUT, Session, listen_in_pod,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -34,11 +34,16 @@ fn rate(start: Instant) -> f64 {
     (LENGTH >> 20) as f64 / start.elapsed().as_secs_f64()
 }
 
+async fn open(target: &Target, id: &str, command: &[&str], parts: Parts) -> Result<Session> {
+    let url = target.cri.exec_url(id, command, parts).await?;
+    Session::open(&url, REMOTE_COMMAND_OF_ANY).await
+}
+
 async fn exec_out(target: &Target, id: &str) -> Result<f64> {
     let count = format!("count={}", LENGTH >> 18);
     let command = ["dd", "if=/dev/zero", "bs=256k", &count];
     let start = Instant::now();
-    let mut session = target.cri.exec_streamed(id, &command, OUT).await?;
+    let mut session = open(target, id, &command, OUT).await?;
     let mut received = 0;
     while let Some((channel, data)) = session.receive().await? {
         received += if channel == STDOUT { data.len() } else { 0 };
@@ -48,16 +53,19 @@ async fn exec_out(target: &Target, id: &str) -> Result<f64> {
 }
 
 async fn exec_in(target: &Target, id: &str) -> Result<f64> {
-    // busybox's wc looks at each byte, and is slower than what is measured.
-    let command = ["sh", "-c", "dd of=/dev/null bs=64k iflag=fullblock 2>&1"];
+    // busybox's wc looks at each byte, and is slower than what is measured. It ends by the count: not every runtime can be told
+    // the end of stdin.
+    let script = format!(
+        "dd of=/dev/null bs=64k iflag=fullblock count={} 2>&1",
+        LENGTH / BLOCK
+    );
     let start = Instant::now();
-    let session = target.cri.exec_streamed(id, &command, IN_OUT).await?;
+    let session = open(target, id, &["sh", "-c", &script], IN_OUT).await?;
     let (mut sending, receiving) = session.split();
     let block = vec![7; BLOCK];
     for _ in 0..LENGTH / BLOCK {
         sending.send(STDIN, &block).await?;
     }
-    sending.close_stdin().await?;
     let counted = receiving.finish().await?;
     let rate = rate(start);
     let text = counted.text();

@@ -41,7 +41,7 @@ pub(crate) struct Target {
     runtime: Runtime,
     cgroup: String,
     next: AtomicU32,
-    _logs: TempDir,
+    logs: TempDir,
 }
 
 /// Whose process it is.
@@ -110,13 +110,18 @@ impl Target {
             runtime,
             cgroup,
             next: AtomicU32::new(0),
-            _logs: logs,
+            logs,
         })
     }
 
     /// Name and version.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The directory of the containers' logs.
+    pub(crate) fn logs(&self) -> &Path {
+        self.logs.path()
     }
 
     /// The daemon's process.
