@@ -16,3 +16,10 @@ pub struct Attachment {
     /// The host ports that lead to the pod.
     pub ports: Vec<PortMapping>,
 }
+
+impl Attachment {
+    /// Whether the pod has an IPv6 address.
+    pub fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|net| net.address.is_ipv6())
+    }
+}

@@ -27,4 +27,3 @@ pub use netlink::NetlinkError;
 pub use network::{Installed, Network};
 pub use port::{PortMapping, Protocol};
 pub use rtnetlink::link::Counters;
-pub use sysctl::POD_SYSCTLS;

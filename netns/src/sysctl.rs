@@ -8,12 +8,11 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::config::LinkName;
 use crate::error::NetworkError;
+use crate::rtnetlink::link::Protocols;
 
-/// Settings that the network wants inside a pod's namespace, before [`crate::Network::attach`]. A kernel without IPv6
-/// has no such files; their absence is no error.
-///
-/// Routers are not believed (CVE-2020-10749), and addresses are usable at once, because the allocator makes them unique.
-pub const POD_SYSCTLS: &[(&str, &str)] = &[
+/// Settings of pods with IPv6: routers are not believed (CVE-2020-10749), and addresses are usable at once, because the allocator
+/// makes them unique.
+pub(crate) const OF_PODS: &[(&str, &str)] = &[
     ("net.ipv6.conf.default.accept_ra", "0"),
     ("net.ipv6.conf.default.accept_dad", "0"),
 ];
@@ -65,8 +64,17 @@ pub(crate) fn configure_bridge(bridge: &LinkName, has_ipv6: bool) -> Result<(), 
     Ok(())
 }
 
+/// What this kernel knows of.
+pub(crate) fn protocols() -> Protocols {
+    if root().join("net/ipv6").exists() {
+        Protocols::Both
+    } else {
+        Protocols::Ipv4
+    }
+}
+
 /// Makes the host deaf to router advertisements on this link.
-pub(crate) fn refuse_router_advertisements(link: &LinkName) -> Result<(), NetworkError> {
+fn refuse_router_advertisements(link: &LinkName) -> Result<(), NetworkError> {
     let setting = Path::new("net/ipv6/conf")
         .join(link.as_str())
         .join("accept_ra");

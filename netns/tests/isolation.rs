@@ -5,7 +5,7 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use support::frame::UdpFrame;
+use support::frame::{Icmpv6Frame, UdpFrame};
 use support::*;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 231, 1, 1);
@@ -104,4 +104,49 @@ fn a_detached_pod_that_lives_on_is_cut_off() {
     frame(&pod, GATEWAY, 9000, "from the detached").send(&pod.namespace);
     frame(&other, GATEWAY, 9000, "from the other").send(&other.namespace);
     assert_eq!(next_datagram(&receiver).unwrap().0, "from the other");
+}
+
+/// What a pod's kernel says to routers by itself, and what only a router may say, would reach every pod of the node.
+#[test]
+fn pods_do_not_hear_what_others_say_to_routers() {
+    const ECHO_REQUEST: u8 = 128;
+    let mut machine = Machine::new();
+    let (speaker, listener) = (machine.pod(&[]), machine.pod(&[]));
+    let IpAddr::V6(source) = speaker.v6() else {
+        panic!("the second subnet is IPv6")
+    };
+    let receiver = udp(&listener.namespace, "0.0.0.0:9000");
+    // Queries and reports of listeners, router solicitation and advertisement, redirect; and one that arrives.
+    for kind in [130, 131, 132, 133, 134, 137, 143, ECHO_REQUEST] {
+        Icmpv6Frame {
+            source_mac: speaker.attachment.mac.0,
+            source,
+            kind,
+        }
+        .send(&speaker.namespace);
+    }
+    UdpFrame {
+        destination_mac: listener.attachment.mac.0,
+        ..frame(&speaker, v4(&listener), 9000, "sent last")
+    }
+    .send(&speaker.namespace);
+    assert_eq!(next_datagram(&receiver).unwrap().0, "sent last");
+    let heard = listener.namespace.lines_with("snmp6", "Icmp6InType");
+    let kinds: Vec<_> = heard
+        .iter()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|kind| !["Icmp6InType135", "Icmp6InType136"].contains(kind))
+        .collect();
+    assert_eq!(kinds, ["Icmp6InType128"], "{heard:?}");
+}
+
+/// Where pods have no IPv6, their kernels make up no addresses of it either, which the whole bridge would be told.
+#[test]
+fn without_ipv6_only_the_loopback_has_an_address_of_it() {
+    let mut machine = Machine::with_subnets(&["10.231.1.0/24"]);
+    let pod = machine.pod(&[]);
+    let lines = |link| pod.namespace.lines_with("if_inet6", link);
+    assert_eq!(lines("lo").len(), 1);
+    assert_eq!(lines("eth0"), Vec::<String>::new());
+    assert!(machine.with(|network| network.pod_sysctls().is_empty()));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::open::LINK_PREFIX;
-use super::{Network, State};
+use super::{Network, Protocols, State};
 use crate::address::{MacAddress, Subnet};
 use crate::attachment::Attachment;
 use crate::config::LinkName;
@@ -18,7 +18,6 @@ use crate::port::PortMapping;
 use crate::record::is_pod_id;
 use crate::rtnetlink::link::{self, Link, Veth};
 use crate::rtnetlink::{address, route};
-use crate::sysctl;
 
 /// Hexadecimal digits of the pod's id in the name of its link: with the prefix, 15 bytes.
 const LINK_DIGITS: usize = 13;
@@ -26,39 +25,52 @@ const LINK_DIGITS: usize = 13;
 const LINK_WATCH_DEADLINE: Duration = Duration::from_millis(1500);
 
 impl Network {
-    /// Connects a pod: addresses, `eth0` and `lo` up, default routes, host ports.
+    /// Takes addresses and ports for a pod, and opens the host for them: all that can be done before its namespace is there.
     ///
     /// - `pod`: its id, 64 hexadecimal digits.
-    /// - `namespace`: its network namespace (`/proc/<pid>/ns/net`), where [`crate::POD_SYSCTLS`] are set.
-    /// - `inside`: a `NETLINK_ROUTE` socket opened in that namespace, which nobody else uses meanwhile.
     ///
-    /// When it fails, nothing of it stays.
-    pub fn attach(
-        &self,
-        pod: &str,
-        namespace: BorrowedFd<'_>,
-        inside: BorrowedFd<'_>,
-        ports: &[PortMapping],
-    ) -> Result<Attachment, NetworkError> {
+    /// When it fails, nothing of it stays; [`Network::connect`] follows, or [`Network::detach`].
+    pub fn allocate(&self, pod: &str, ports: &[PortMapping]) -> Result<Attachment, NetworkError> {
         if !is_pod_id(pod) {
             return Err(NetworkError::PodId {
                 pod: pod.to_owned(),
             });
         }
         let attachment = self.reserve(pod, ports)?;
-        let connected = self
+        let opened = self
             .records
             .write(pod, &attachment)
-            .and_then(|()| self.install_elements(pod, &attachment))
-            .and_then(|()| self.connect(pod, &attachment, namespace, inside));
-        if let Err(error) = connected {
-            // The first error says what went wrong; what cannot be undone is found by `recover`.
-            if let Err(undo) = self.abandon(pod, &attachment) {
-                tracing::warn!(pod, error = %undo, "could not undo a failed attachment");
-            }
-            return Err(error);
+            .and_then(|()| self.install_elements(pod, &attachment));
+        match opened {
+            Ok(()) => Ok(attachment),
+            Err(error) => Err(self.undone(pod, &attachment, error)),
         }
-        Ok(attachment)
+    }
+
+    /// Connects a pod: `eth0` and `lo` up, with the addresses that were allocated, and default routes.
+    ///
+    /// - `namespace`: its network namespace (`/proc/<pid>/ns/net`), where [`Network::pod_sysctls`] are set.
+    /// - `inside`: a `NETLINK_ROUTE` socket opened in that namespace, which nobody else uses meanwhile.
+    ///
+    /// When it fails, nothing of it stays, the allocation neither.
+    pub fn connect(
+        &self,
+        pod: &str,
+        attachment: &Attachment,
+        namespace: BorrowedFd<'_>,
+        inside: BorrowedFd<'_>,
+    ) -> Result<(), NetworkError> {
+        self.link(pod, attachment, namespace, inside)
+            .map_err(|error| self.undone(pod, attachment, error))
+    }
+
+    /// Takes everything back; the error that is returned says why.
+    fn undone(&self, pod: &str, attachment: &Attachment, error: NetworkError) -> NetworkError {
+        // The first error says what went wrong; what cannot be undone is found by `recover`.
+        if let Err(undo) = self.abandon(pod, attachment) {
+            tracing::warn!(pod, error = %undo, "could not undo a failed attachment");
+        }
+        error
     }
 
     /// Takes addresses and ports.
@@ -147,7 +159,7 @@ impl Network {
     }
 
     /// Makes the link and configures its end in the pod.
-    fn connect(
+    fn link(
         &self,
         pod: &str,
         attachment: &Attachment,
@@ -161,7 +173,7 @@ impl Network {
             mac: attachment.mac,
             mtu: self.config.mtu,
         };
-        let outside = [veth.create(), veth.configure_port()];
+        let outside = [veth.create(), veth.configure_port(self.protocols)];
         let action = || {
             NetworkError::kernel(format!(
                 "connect pod {pod} to the bridge {}",
@@ -176,7 +188,6 @@ impl Network {
             }
             result => drop(result.map_err(action())?),
         }
-        sysctl::refuse_router_advertisements(&attachment.host_link)?;
         self.configure_inside(attachment, inside)
             .and_then(|()| self.await_link(&attachment.host_link))
             .map_err(NetworkError::kernel(format!(
@@ -232,7 +243,13 @@ impl Network {
             .find_map(Link::read)
             .ok_or_else(missing)?
             .index;
-        let mut messages = vec![link::up(eth0)];
+        let mut messages = Vec::new();
+        let has_ipv6 = attachment.has_ipv6();
+        if !has_ipv6 && self.protocols == Protocols::Both {
+            // Nobody would be reached by the address that the kernel makes up, and all other pods hear of it.
+            messages.push(link::generate_no_addresses(eth0));
+        }
+        messages.push(link::up(eth0));
         messages.extend(
             attachment
                 .addresses
@@ -246,6 +263,9 @@ impl Network {
                 let gateway = Subnet::of(*net).gateway().address;
                 messages.push(route::default_by(gateway, eth0));
             }
+        }
+        if !has_ipv6 {
+            return exchange(inside, &messages).map(drop);
         }
         netlink::join_ipv6_routes(inside)?;
         exchange(inside, &messages)?;

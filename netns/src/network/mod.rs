@@ -18,8 +18,9 @@ use crate::netlink::{Message, NetlinkError, Reply, Socket, exchange};
 use crate::nft::{self, Element, PodFilter, Ruleset, Set};
 use crate::port::PortRegistry;
 use crate::record::Records;
-use crate::rtnetlink::link::{self, Counters};
+use crate::rtnetlink::link::{self, Counters, Protocols};
 use crate::subnets::Subnets;
+use crate::sysctl;
 
 /// One daemon's pod network.
 ///
@@ -31,6 +32,7 @@ pub struct Network {
     /// Index of the bridge.
     bridge: u32,
     filter: PodFilter,
+    protocols: Protocols,
     /// The host's rtnetlink socket; the lock keeps each exchange to itself.
     route: Mutex<Socket>,
     /// The host's nfnetlink socket; the lock keeps each transaction to itself.
@@ -69,6 +71,20 @@ impl Network {
     /// The configuration that the network was opened with.
     pub fn config(&self) -> &NetworkConfig {
         &self.config
+    }
+
+    /// Kernel settings that a new pod's namespace needs before [`Network::connect`], by name. A kernel without IPv6 has no such
+    /// files; their absence is no error.
+    ///
+    /// A pod without IPv6 needs none where the bridge drops what a router's enemy sends: all namespaces' settings are entries of
+    /// one directory of the kernel's cache, so that opening one takes the longer the more pods there are.
+    pub fn pod_sysctls(&self) -> &'static [(&'static str, &'static str)] {
+        let subnets = &self.state().subnets.given;
+        let has_ipv6 = subnets.iter().any(|subnet| subnet.network().is_ipv6());
+        match self.filter {
+            PodFilter::PerPod if !has_ipv6 => &[],
+            PodFilter::PerPod | PodFilter::SubnetsOnly => sysctl::OF_PODS,
+        }
     }
 
     /// What the pod has, also when an earlier daemon gave it.

@@ -26,7 +26,7 @@ impl Network {
     /// Makes the network, or finds and repairs what an earlier daemon left: bridge, gateway addresses, kernel
     /// settings, nftables. Pods that are attached stay connected, and their ports open, all the while.
     ///
-    /// It must be followed by [`Network::recover`] before the first [`Network::attach`].
+    /// It must be followed by [`Network::recover`] before the first [`Network::allocate`].
     pub fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
         check(&config.subnets, config.mtu)?;
         let records = Records::open(&config.state_dir)?;
@@ -85,6 +85,7 @@ impl Network {
             records,
             bridge,
             filter,
+            protocols: sysctl::protocols(),
             route: Mutex::new(route),
             netfilter: Mutex::new(netfilter),
             state: Mutex::new(state),

@@ -9,7 +9,8 @@
 //! - `postrouting`: masquerade for host ports that lead back to the bridge or that came from the host's loopback, and
 //!   for pods that talk to the outside.
 //!
-//! Table `bridge`: a pod sends only from its own link-layer and IP addresses, in ARP and neighbour discovery too.
+//! Table `bridge`: a pod sends only from its own link-layer and IP addresses, in ARP and neighbour discovery too. Nobody hears what
+//! it has to say to routers.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -42,6 +43,11 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
+/// What a pod may not say for the others' sake: that it is a router, or where to go.
+const ROUTERS_WORDS: [u8; 2] = [ROUTER_ADVERTISEMENT, REDIRECT];
+/// Reports and queries of multicast listeners (130 to 132, 143), and the question for routers (133). The bridge forwards multicast
+/// to all of its ports anyway, and no router answers there. Each new pod says some of it, and a thousand other pods would hear that.
+const WORDS_TO_ROUTERS: [u8; 5] = [130, 131, 132, 133, 143];
 
 /// How exactly a pod's source addresses are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,6 +319,7 @@ impl Ruleset<'_> {
             priority: -300,
         };
         for (name, hook, rules) in [
+            ("icmpv6", None, icmpv6_rules()),
             ("pod", None, pod_rules()),
             ("prerouting", Some(hook), vec![from_pod]),
         ] {
@@ -329,7 +336,6 @@ impl Ruleset<'_> {
 /// What a pod's link may send: IPv4, ARP and IPv6, from its own addresses; nothing else.
 fn pod_rules() -> Vec<Rule> {
     let accept = || Expression::Verdict(Verdict::Accept);
-    let drop = || Expression::Verdict(Verdict::Drop);
     let is_own = |set: Set, fields: [Field; 2]| {
         let mut rule = load_key(Some(Meta::InputName), &fields);
         rule.push(Lookup(set.name(), Register::FIRST, Membership::Present));
@@ -353,24 +359,10 @@ fn pod_rules() -> Vec<Rule> {
     ));
     arp.push(accept());
 
-    let mut rules = vec![ipv4, arp];
-    for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
-        let mut rule = ether_type(libc::ETH_P_IPV6);
-        rule.extend(is_icmpv6(kind));
-        rule.push(drop());
-        rules.push(rule);
-    }
-    let mut claim = ether_type(libc::ETH_P_IPV6);
-    claim.extend(is_icmpv6(NEIGHBOUR_ADVERTISEMENT));
-    claim.extend(load_key(
-        Some(Meta::InputName),
-        &[Field::ETHER_SOURCE, Field::NEIGHBOUR_TARGET],
-    ));
-    claim.extend([
-        Lookup(Set::Sources6.name(), Register::FIRST, Membership::Absent),
-        drop(),
-    ]);
-    rules.push(claim);
+    let mut icmpv6 = ether_type(libc::ETH_P_IPV6);
+    icmpv6.extend(is_transport(libc::IPPROTO_ICMPV6));
+    icmpv6.push(Expression::Verdict(Verdict::Jump("icmpv6")));
+    let mut rules = vec![ipv4, arp, icmpv6];
 
     let mut ipv6 = ether_type(libc::ETH_P_IPV6);
     ipv6.extend(is_own(
@@ -380,7 +372,7 @@ fn pod_rules() -> Vec<Rule> {
     ipv6.push(accept());
     rules.push(ipv6);
 
-    // Before it has an address the pod's kernel reports its multicast groups from `::`.
+    // Who is about to take an address asks from `::` whether it is free (RFC 4862 §5.4.2).
     let mut unspecified = ether_type(libc::ETH_P_IPV6);
     unspecified.extend(is_transport(libc::IPPROTO_ICMPV6));
     unspecified.extend([
@@ -389,7 +381,29 @@ fn pod_rules() -> Vec<Rule> {
         accept(),
     ]);
     rules.push(unspecified);
-    rules.push(vec![drop()]);
+    rules.push(vec![Expression::Verdict(Verdict::Drop)]);
+    rules
+}
+
+/// What a pod's link may not send in ICMPv6.
+fn icmpv6_rules() -> Vec<Rule> {
+    let drop = || Expression::Verdict(Verdict::Drop);
+    let mut rules = Vec::new();
+    for kind in ROUTERS_WORDS.into_iter().chain(WORDS_TO_ROUTERS) {
+        let mut rule = is_icmpv6(kind);
+        rule.push(drop());
+        rules.push(rule);
+    }
+    let mut claim = is_icmpv6(NEIGHBOUR_ADVERTISEMENT);
+    claim.extend(load_key(
+        Some(Meta::InputName),
+        &[Field::ETHER_SOURCE, Field::NEIGHBOUR_TARGET],
+    ));
+    claim.extend([
+        Lookup(Set::Sources6.name(), Register::FIRST, Membership::Absent),
+        drop(),
+    ]);
+    rules.push(claim);
     rules
 }
 

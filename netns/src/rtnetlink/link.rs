@@ -44,6 +44,13 @@ const HEADER: usize = 16;
 /// The loopback link has this index in every network namespace.
 const LOOPBACK: u32 = 1;
 
+/// What the kernel knows of; one that has no IPv6 takes no settings of it (EAFNOSUPPORT).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocols {
+    Ipv4,
+    Both,
+}
+
 /// Whether a message sets a link up or leaves its state alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -110,17 +117,20 @@ impl Veth<'_> {
 
     /// Sets the host's end so that the pod reaches itself through the bridge (hairpin), and gives it no IPv6
     /// address of its own. The kernel takes neither at creation.
-    pub(crate) fn configure_port(&self) -> Message {
+    pub(crate) fn configure_port(&self, protocols: Protocols) -> Message {
         let what = format!("set hairpin mode of {}", self.host);
-        Message::new(libc::RTM_NEWLINK, 0, &header(0, State::Unchanged), what)
+        let message = Message::new(libc::RTM_NEWLINK, 0, &header(0, State::Unchanged), what)
             .text(IFLA_IFNAME, self.host.as_str())
             .nest(IFLA_LINKINFO, |info| {
                 info.put_text(IFLA_INFO_SLAVE_KIND, "bridge");
                 info.put_nested(IFLA_INFO_SLAVE_DATA, |data| {
                     data.put(IFLA_BRPORT_MODE, &[1])
                 });
-            })
-            .nest(IFLA_AF_SPEC, put_no_generated_addresses)
+            });
+        match protocols {
+            Protocols::Both => message.nest(IFLA_AF_SPEC, put_no_generated_addresses),
+            Protocols::Ipv4 => message,
+        }
     }
 }
 
@@ -180,6 +190,17 @@ pub(crate) fn up(index: u32) -> Message {
         &header(index, State::Up),
         "set eth0 up in the pod",
     )
+}
+
+/// Keeps the kernel from giving this link an IPv6 address by itself.
+pub(crate) fn generate_no_addresses(index: u32) -> Message {
+    Message::new(
+        libc::RTM_NEWLINK,
+        0,
+        &header(index, State::Unchanged),
+        "leave eth0 without a generated address in the pod",
+    )
+    .nest(IFLA_AF_SPEC, put_no_generated_addresses)
 }
 
 /// Deletes a link.
@@ -377,7 +398,12 @@ mod tests {
         let null = std::fs::File::open("/dev/null").unwrap();
         let host = "pw0123456789".parse().unwrap();
         let veth = veth(&host, null.as_fd());
-        let (link, port) = counted(|| (veth.create().encoded(), veth.configure_port().encoded()));
+        let (link, port) = counted(|| {
+            (
+                veth.create().encoded(),
+                veth.configure_port(Protocols::Both).encoded(),
+            )
+        });
         assert!(link.len() > port.len());
     }
 

@@ -51,10 +51,6 @@ impl Namespace {
             inside: None,
         };
         let (descriptor, inside) = namespace.run(|| {
-            for (name, value) in podwright_netns::POD_SYSCTLS {
-                let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-                std::fs::write(&path, value).expect("write a pod sysctl");
-            }
             let descriptor =
                 std::fs::File::open("/proc/thread-self/ns/net").expect("open the namespace");
             let flags = SockFlag::SOCK_CLOEXEC;
@@ -83,17 +79,41 @@ impl Namespace {
         receiver.recv().expect("the job did not panic")
     }
 
+    /// Sets what the network wants set before.
+    fn prepare(&self, network: &Network) {
+        let sysctls = network.pod_sysctls();
+        self.run(move || {
+            for (name, value) in sysctls {
+                let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+                std::fs::write(&path, value).expect("write a pod sysctl");
+            }
+        });
+    }
+
+    /// The lines of a file of `/proc/net` that hold the text.
+    pub fn lines_with(&self, file: &str, text: &'static str) -> Vec<String> {
+        let path = Path::new("/proc/thread-self/net").join(file);
+        self.run(move || {
+            let lines = std::fs::read_to_string(&path).expect("read a file of /proc/net");
+            let lines = lines.lines().filter(|line| line.contains(text));
+            lines.map(str::to_owned).collect()
+        })
+    }
+
     pub fn attach(
         &self,
         network: &Network,
         pod: &str,
         ports: &[PortMapping],
     ) -> Result<Attachment, NetworkError> {
+        self.prepare(network);
         let (descriptor, inside) = (
             self.descriptor.as_ref().expect("open"),
             self.inside.as_ref().expect("open"),
         );
-        network.attach(pod, descriptor.as_fd(), inside.as_fd(), ports)
+        let attachment = network.allocate(pod, ports)?;
+        network.connect(pod, &attachment, descriptor.as_fd(), inside.as_fd())?;
+        Ok(attachment)
     }
 }
 
@@ -162,13 +182,16 @@ impl Machine {
         let outside_network = outside
             .run(move || Network::open(settings))
             .expect("open the outside's network");
+        host.prepare(&outside_network);
         let descriptors =
             |fd: &Option<OwnedFd>| fd.as_ref().expect("open").try_clone().expect("clone");
         let (descriptor, inside) = (descriptors(&host.descriptor), descriptors(&host.inside));
         let outside_network = outside.run(move || {
+            let id = pod_id();
+            let attachment = outside_network.allocate(&id, &[]).expect("addresses");
             outside_network
-                .attach(&pod_id(), descriptor.as_fd(), inside.as_fd(), &[])
-                .expect("attach the host to the outside");
+                .connect(&id, &attachment, descriptor.as_fd(), inside.as_fd())
+                .expect("connect the host to the outside");
             outside_network
         });
         let subnets = subnets.iter().map(|subnet| (*subnet).to_owned()).collect();

@@ -27,12 +27,45 @@ impl Hierarchy {
     /// # Errors
     /// As [`Hierarchy::create`].
     pub fn create_leaf(&self, trunk: &CgroupPath, name: &str) -> Result<Leaf, CgroupError> {
+        let leaf = self.begin_leaf(trunk, name)?;
+        self.complete_leaf(&leaf)?;
+        Ok(leaf)
+    }
+
+    /// The first half of [`Hierarchy::create_leaf`]: the leaf in its own mount, where a process can be born while the rest is made.
+    /// cgroup v2's controllers are among it: what is charged before they are enabled stays with an ancestor (cgroup-v2.rst, "Memory
+    /// Ownership").
+    ///
+    /// # Errors
+    /// As [`Hierarchy::create`].
+    pub fn begin_leaf(&self, trunk: &CgroupPath, name: &str) -> Result<Leaf, CgroupError> {
         let leaf = self.make_leaf(trunk, name)?;
         self.enable_all(leaf.path())?;
         Ok(leaf)
     }
 
-    /// The same below a group that `process` is in, which moves before controllers are enabled in its old group, which must not
+    /// The leaf in its own mount, without controllers.
+    fn make_leaf(&self, trunk: &CgroupPath, name: &str) -> Result<Leaf, CgroupError> {
+        let path = match self.unified() {
+            Some(unified) => {
+                let path = trunk.join(name)?;
+                make(unified, &path)?;
+                path
+            }
+            None => trunk.clone(),
+        };
+        Ok(Leaf::new(self.cgroup(&path), self.cgroup(trunk)))
+    }
+
+    /// The second half: the trunk in the other mounts.
+    ///
+    /// # Errors
+    /// As [`Hierarchy::create`].
+    pub fn complete_leaf(&self, leaf: &Leaf) -> Result<(), CgroupError> {
+        self.make_except(leaf.trunk().path(), self.unified_index())
+    }
+
+    /// As [`Hierarchy::create_leaf`], below a group that `process` is in, which moves before controllers are enabled in its old group, which must not
     /// have processes then (cgroups(7)).
     ///
     /// # Errors
@@ -44,6 +77,7 @@ impl Hierarchy {
         process: Pid,
     ) -> Result<Leaf, CgroupError> {
         let leaf = self.make_leaf(trunk, name)?;
+        self.complete_leaf(&leaf)?;
         for (index, mount) in self.mounts().iter().enumerate() {
             let group = leaf.in_mount(index).path();
             let dir = mount.dir.open(group.relative())?;
@@ -53,31 +87,17 @@ impl Hierarchy {
         Ok(leaf)
     }
 
-    fn make_leaf(&self, trunk: &CgroupPath, name: &str) -> Result<Leaf, CgroupError> {
-        let path = trunk.join(name)?;
-        let path = match (self.version(), self.unified()) {
-            (Version::V2, _) => {
-                self.make_everywhere(&path)?;
-                path
-            }
-            (Version::Hybrid, Some(unified)) => {
-                self.make_everywhere(trunk)?;
-                make(unified, &path)?;
-                path
-            }
-            (Version::V1 | Version::Hybrid, _) => {
-                self.make_everywhere(trunk)?;
-                trunk.clone()
-            }
-        };
-        Ok(Leaf::new(self.cgroup(&path), self.cgroup(trunk)))
+    fn make_everywhere(&self, path: &CgroupPath) -> Result<(), CgroupError> {
+        self.make_except(path, None)
     }
 
-    fn make_everywhere(&self, path: &CgroupPath) -> Result<(), CgroupError> {
+    /// In every mount but one, by its index.
+    fn make_except(&self, path: &CgroupPath, except: Option<usize>) -> Result<(), CgroupError> {
         let cpuset = self
             .location(Controller::Cpuset)
             .filter(|location| location.interface == Interface::V1);
-        for (index, mount) in self.mounts().iter().enumerate() {
+        let mounts = self.mounts().iter().enumerate();
+        for (index, mount) in mounts.filter(|(index, _)| except != Some(*index)) {
             make(mount, path)?;
             if cpuset.is_some_and(|location| location.mount == index) {
                 fill_cpuset(mount, path)?;
@@ -137,19 +157,21 @@ fn enable_in(dir: &Dir, value: &str) -> Result<(), CgroupError> {
     })
 }
 
-/// Makes the whole path in one call when its parent exists, else one component after the other.
+/// Makes the whole path in one call when its parent exists, else from the nearest ancestor on that does.
 fn make(mount: &Mount, path: &CgroupPath) -> Result<(), CgroupError> {
-    let failed = |relative: &str, errno| mount.dir.error("make cgroup", relative, errno);
-    match mount.dir.mkdir(path.relative()) {
-        Ok(_) => return Ok(()),
-        Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(failed(path.relative(), errno)),
+    let prefixes: Vec<&str> = path.prefixes().collect();
+    let make = |prefix: &str| match mount.dir.mkdir(prefix) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(mount.dir.error("make cgroup", prefix, errno)),
+    };
+    let mut made = prefixes.len();
+    while made > 0 && !make(prefixes[made - 1])? {
+        made -= 1;
     }
-    for prefix in path.prefixes() {
-        mount
-            .dir
-            .mkdir(prefix)
-            .map_err(|errno| failed(prefix, errno))?;
+    for prefix in &prefixes[made..] {
+        let errno = || mount.dir.error("make cgroup", prefix, Errno::ENOENT);
+        make(prefix)?.then_some(()).ok_or_else(errno)?;
     }
     Ok(())
 }

@@ -41,6 +41,11 @@ impl Leaf {
         self.group.path()
     }
 
+    /// Its group in the other mounts.
+    pub(super) fn trunk(&self) -> &Cgroup {
+        &self.trunk
+    }
+
     /// Its group in a mount.
     pub(super) fn in_mount(&self, mount: usize) -> &Cgroup {
         if mount == Self::mount_index(&self.group.hierarchy) {

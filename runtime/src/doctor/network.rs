@@ -65,11 +65,12 @@ impl Trial {
         };
         let attached = network.recover(&HashSet::new()).and_then(|_| {
             let id = "d".repeat(64);
-            network.attach(&id, pod.as_fd(), inside.as_fd(), &[])
+            let attachment = network.allocate(&id, &[])?;
+            network.connect(&id, &attachment, pod.as_fd(), inside.as_fd())
         });
         Ok(Self {
             network: Ok(()),
-            pod: Some(attached.map(drop).map_err(failed)),
+            pod: Some(attached.map_err(failed)),
         })
     }
 }

@@ -108,7 +108,7 @@ impl Pause {
             .await?;
         // Closed here, so that its end is the connection's.
         drop(listener);
-        match Self::greeted(program, sandbox, events).await {
+        match Self::introduced(program, sandbox, pid, events).await {
             Ok((pause, ended)) => {
                 tokio::spawn(reap_at_end(pid, ended));
                 Ok(pause)
@@ -121,13 +121,32 @@ impl Pause {
         }
     }
 
-    async fn greeted(
+    /// Begins to speak to a pause that was born just now. It is of this program, so that its answer to the greeting is known, and
+    /// need not be waited for.
+    async fn introduced(
         program: &Program,
         sandbox: &SandboxId,
+        pid: u32,
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<(Arc<Self>, oneshot::Receiver<()>), PauseError> {
         let (pause, ended) = Self::open(program, sandbox, events)?;
-        pause.greet(PROMPT).await?;
+        if cfg!(feature = "next-protocol") {
+            // Whose pauses may be of another version.
+            pause.greet(PROMPT).await?;
+            return Ok((pause, ended));
+        }
+        let version = Versions::spoken().newest;
+        let known = Greeted {
+            pid: Some(pid),
+            speaks: Ok(version),
+        };
+        // It has not answered yet: nothing else has set this.
+        let _ = pause.greeted.set(known);
+        let id = pause.numbers.fetch_add(1, Ordering::Relaxed);
+        let body = Request::Hello { version };
+        let hello = Message { id, body };
+        let sent = send(&pause.socket, &hello, Version::FIRST, &[]);
+        within("Hello", PROMPT, sent).await??;
         Ok((pause, ended))
     }
 

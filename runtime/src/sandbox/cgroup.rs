@@ -87,18 +87,29 @@ pub(super) enum PodGroup<'a> {
 }
 
 impl<'a> PodGroup<'a> {
-    /// Makes the pod's group, if that is the runtime's to make.
-    pub(super) fn make(
-        node: &'a Node,
-        config: &PodSandboxConfig,
-        pod: &CgroupPath,
-    ) -> Result<Self, CallError> {
+    /// Makes so much of the pod's group, if that is the runtime's to make, that pause can be born there.
+    pub(super) fn begin(node: &'a Node, pod: &CgroupPath) -> Result<Self, CallError> {
         if let Some(systemd) = &node.systemd {
             return Ok(Self::Around(systemd));
         }
-        let own = node.cgroups.create_leaf(pod, PAUSE).internal(failed)?;
-        super::update::apply(config, &node.cgroups.cgroup(pod), &config.into())?;
+        let own = node.cgroups.begin_leaf(pod, PAUSE).internal(failed)?;
         Ok(Self::Made(own))
+    }
+
+    /// Makes the rest of it meanwhile, with the pod's limits.
+    pub(super) fn proceed(
+        &self,
+        node: &Node,
+        config: &PodSandboxConfig,
+        pod: &CgroupPath,
+    ) -> Result<(), CallError> {
+        match self {
+            Self::Made(own) => {
+                node.cgroups.complete_leaf(own).internal(failed)?;
+                super::update::apply(config, &node.cgroups.cgroup(pod), &config.into())
+            }
+            Self::Around(_) => Ok(()),
+        }
     }
 
     /// Where pause is born.

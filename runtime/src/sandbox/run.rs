@@ -1,10 +1,10 @@
 //! RunPodSandbox: record, cgroup, pause, network; undone as a whole when any of it fails.
 
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use podwright_cri_api::v1::{ContainerEventType, PodSandboxConfig, RunPodSandboxRequest};
+use podwright_netns::{Attachment, NetworkError};
 use podwright_pause::protocol::{Missing, PodPid, SandboxPlan, Sysctl};
 use podwright_pause::wire::Bytes;
 
@@ -171,28 +171,23 @@ async fn start(
         NetworkMode::Pod if !config.hostname.is_empty() => config.hostname.clone(),
         NetworkMode::Pod | NetworkMode::Host => files::host_name(),
     };
-    files::write_early(&directories.files, config.dns_config.as_ref(), &hostname)?;
-    if !config.log_directory.is_empty() {
-        std::fs::create_dir_all(&config.log_directory).internal(|| {
-            format!(
-                "cannot make the pod's log directory {}",
-                crate::index::shown(&config.log_directory)
-            )
-        })?;
-    }
     let furniture = Furniture {
         settings,
         hostname,
         label: super::labels::of_pod(&node.selinux, &config, &record.selinux_level)?,
         directories,
     };
-    let group = PodGroup::make(node, &config, cgroup)?;
-    let pause = Pause::start(&node.program, id, group.birthplace(), node.events.clone())
-        .await
-        .internal(|| "cannot run the pod sandbox".into())?;
+    let group = PodGroup::begin(node, cgroup)?;
+    // pause is born while the rest of its group is made.
+    let (pause, grouped) = tokio::join!(
+        Pause::start(&node.program, id, group.birthplace(), node.events.clone()),
+        async { group.proceed(node, &config, cgroup) },
+    );
+    let pause = pause.internal(|| "cannot run the pod sandbox".into())?;
     let furnished = async {
+        grouped?;
         let own_cgroup = group.complete(node, id, &config, cgroup, &pause).await?;
-        furnish(node, id, &furniture, &own_cgroup, &pause).await
+        furnish(node, id, &config, &furniture, &own_cgroup, &pause).await
     };
     match furnished.await {
         Ok(()) => Ok(pause),
@@ -219,6 +214,7 @@ struct Furniture<'a> {
 async fn furnish(
     node: &Arc<Node>,
     id: &SandboxId,
+    config: &PodSandboxConfig,
     furniture: &Furniture<'_>,
     cgroup: &Leaf,
     pause: &Pause,
@@ -244,7 +240,7 @@ async fn furnish(
         } else {
             hostname.as_str().into()
         },
-        sysctls: sysctls(settings),
+        sysctls: sysctls(node, settings),
         shm_size: if settings.ipc == IpcMode::Pod {
             SHM_SIZE
         } else {
@@ -258,11 +254,19 @@ async fn furnish(
         user_namespace: settings.user_namespace.clone(),
         shm_label: label.clone().map(Bytes::from),
     };
-    let made = pause
-        .init(plan)
-        .await
-        .internal(|| "cannot make the pod's namespaces".into())?;
-    let addresses = attach(node, id, settings, made)?;
+    // pause makes the namespaces meanwhile.
+    let (made, prepared) = tokio::join!(pause.init(plan), async {
+        prepare_files(config, furniture)?;
+        allocate(node, id, settings)
+    });
+    let made = made.internal(|| "cannot make the pod's namespaces".into())?;
+    let addresses = match prepared? {
+        Some(attachment) => {
+            connect(node, id, &attachment, made)?;
+            attachment.addresses.iter().map(|net| net.address).collect()
+        }
+        None => Vec::new(),
+    };
     files::write_hosts(&directories.files, settings.network, hostname, &addresses)?;
     if let Some(label) = label {
         super::labels::label_files(&directories.files, label)?;
@@ -272,33 +276,54 @@ async fn furnish(
         .internal(|| "cannot run the pod sandbox".into())
 }
 
-fn attach(
+/// Makes what the pod's files need, and those that do not tell its addresses.
+fn prepare_files(config: &PodSandboxConfig, furniture: &Furniture<'_>) -> Result<(), CallError> {
+    let files = &furniture.directories.files;
+    files::write_early(files, config.dns_config.as_ref(), &furniture.hostname)?;
+    if config.log_directory.is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&config.log_directory).internal(|| {
+        format!(
+            "cannot make the pod's log directory {}",
+            crate::index::shown(&config.log_directory)
+        )
+    })
+}
+
+/// Takes the pod's addresses and ports, if it has a network of its own.
+fn allocate(
     node: &Node,
     id: &SandboxId,
     settings: &Settings,
-    made: Made,
-) -> Result<Vec<IpAddr>, CallError> {
-    if settings.network == NetworkMode::Host {
-        return Ok(Vec::new());
+) -> Result<Option<Attachment>, CallError> {
+    match settings.network {
+        NetworkMode::Host => Ok(None),
+        NetworkMode::Pod => {
+            let allocated = node.network.allocate(id.as_str(), &settings.ports);
+            allocated.map(Some).map_err(not_connected)
+        }
     }
+}
+
+fn connect(
+    node: &Node,
+    id: &SandboxId,
+    attachment: &Attachment,
+    made: Made,
+) -> Result<(), CallError> {
     let (namespace, netlink) = made
         .network
         .ok_or_else(|| CallError::new(Kind::Internal, "pause made no network namespace"))?;
-    let attachment = node.network.attach(
-        id.as_str(),
-        namespace.as_fd(),
-        netlink.as_fd(),
-        &settings.ports,
-    );
-    let attachment = attachment.map_err(|error| {
-        let kind = crate::network_kind(&error);
-        CallError::caused(kind, "cannot connect the pod to the network", error)
-    })?;
-    Ok(attachment
-        .addresses
-        .iter()
-        .map(|address| address.address)
-        .collect())
+    let (namespace, netlink) = (namespace.as_fd(), netlink.as_fd());
+    node.network
+        .connect(id.as_str(), attachment, namespace, netlink)
+        .map_err(not_connected)
+}
+
+fn not_connected(error: NetworkError) -> CallError {
+    let kind = crate::network_kind(&error);
+    CallError::caused(kind, "cannot connect the pod to the network", error)
 }
 
 fn namespaces(settings: &Settings) -> u64 {
@@ -314,11 +339,10 @@ fn namespaces(settings: &Settings) -> u64 {
     u64::from((network | ipc).unsigned_abs())
 }
 
-fn sysctls(settings: &Settings) -> Vec<Sysctl> {
-    let own: &[(&str, &str)] = if settings.network == NetworkMode::Pod {
-        podwright_netns::POD_SYSCTLS
-    } else {
-        &[]
+fn sysctls(node: &Node, settings: &Settings) -> Vec<Sysctl> {
+    let own = match settings.network {
+        NetworkMode::Pod => node.network.pod_sysctls(),
+        NetworkMode::Host => &[],
     };
     let own = own.iter().map(|(name, value)| Sysctl {
         path: name.replace('.', "/").into(),
