@@ -177,6 +177,7 @@ impl Runtime {
             systemd: connect_systemd(&config).await?,
             program,
             seccomp: security::seccomp::ProgramCache::new(SECCOMP_PROGRAMS),
+            user_databases: security::users::UserDatabases::default(),
             capabilities: security::capabilities::available()?,
             apparmor: security::apparmor::AppArmor::of_this_machine().await,
             selinux,
@@ -196,6 +197,14 @@ impl Runtime {
             kills: TaskTracker::new(),
             config,
         });
+        let places = node.cgroup_places();
+        mount_points::lay_out_cgroups(&places, &node.cgroups).map_err(|source| {
+            RuntimeError::File {
+                action: "lay out the places of cgroups in",
+                path: places,
+                source,
+            }
+        })?;
         recover::recover(&node).await?;
         if let Err(error) = node.program.zygote().warm_up(&node.program) {
             tracing::warn!(error = %error::chain(&error), "no pause is ready to be born; the first pod tries again");

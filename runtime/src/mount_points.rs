@@ -3,11 +3,15 @@
 //! Most images have no /etc/hosts, and many no /proc. A place that is missing has to be made in the container's writable layer, and
 //! for one in /etc overlayfs first copies that directory up: a dozen changes of the disk for each start, and as many to remove the
 //! container. What an image has, or has removed by a whiteout, covers this layer.
+//!
+//! And the places of cgroup v1's mounts, which are in none of an image's directories.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::cgroup::Hierarchy;
 
 const DIRECTORIES: [&str; 4] = ["dev", "etc", "proc", "sys"];
 const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
@@ -21,12 +25,7 @@ pub(crate) fn layer(state_dir: &Path) -> PathBuf {
 /// Makes the layer, or what a power loss has left out of it.
 pub(crate) fn lay_out(layer: &Path) -> io::Result<()> {
     for directory in [""].iter().chain(&DIRECTORIES) {
-        let path = layer.join(directory);
-        match DirBuilder::new().mode(0o755).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            // Whatever the umask is.
-            _ => fs::set_permissions(&path, Permissions::from_mode(0o755))?,
-        }
+        make_directory(&layer.join(directory))?;
     }
     for file in FILES {
         let mut options = OpenOptions::new();
@@ -35,6 +34,23 @@ pub(crate) fn lay_out(layer: &Path) -> io::Result<()> {
         file.set_permissions(Permissions::from_mode(0o644))?;
     }
     Ok(())
+}
+
+/// Makes a place for each of cgroup v1's mounts, by the names that they have here: with a tmpfs of its own for them, each container
+/// would begin with ten new directories, and each cgroup end with a look at one more file system.
+pub(crate) fn lay_out_cgroups(places: &Path, hierarchy: &Hierarchy) -> io::Result<()> {
+    make_directory(places)?;
+    let mounts = hierarchy.mount_paths().into_iter();
+    let mut names = mounts.filter_map(Path::file_name);
+    names.try_for_each(|name| make_directory(&places.join(name)))
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        // Whatever the umask is.
+        _ => fs::set_permissions(path, Permissions::from_mode(0o755)),
+    }
 }
 
 #[cfg(test)]

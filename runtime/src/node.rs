@@ -27,9 +27,13 @@ use crate::security::capabilities::CapabilitySet;
 use crate::security::oom::OomScoreRange;
 use crate::security::seccomp::ProgramCache;
 use crate::security::selinux::Selinux;
+use crate::security::users::UserDatabases;
 use crate::stats::Walks;
 use crate::systemd::Systemd;
 use crate::user_namespaces::UserNamespaceSupport;
+
+/// In the run directory: see [`Node::cgroup_places`].
+pub(crate) const CGROUP_PLACES: &str = "cgroups";
 
 /// The daemon's parts and objects, shared by all calls.
 pub(crate) struct Node {
@@ -44,6 +48,7 @@ pub(crate) struct Node {
     pub(crate) systemd: Option<Systemd>,
     pub(crate) program: Program,
     pub(crate) seccomp: ProgramCache,
+    pub(crate) user_databases: UserDatabases,
     pub(crate) capabilities: CapabilitySet,
     pub(crate) apparmor: AppArmor,
     pub(crate) selinux: Selinux,
@@ -77,6 +82,11 @@ impl Node {
     /// An empty directory that stays empty: the lowest layer of image volumes.
     pub(crate) fn empty_directory(&self) -> std::path::PathBuf {
         self.config.run_dir.join("empty")
+    }
+
+    /// A directory with an empty one for each of cgroup v1's mounts, which containers see below /sys/fs/cgroup.
+    pub(crate) fn cgroup_places(&self) -> std::path::PathBuf {
+        self.config.run_dir.join(CGROUP_PLACES)
     }
 
     /// Makes a container known.

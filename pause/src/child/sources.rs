@@ -159,19 +159,22 @@ impl<'a> Sources<'a> {
             mount::map_owners(copy.as_fd(), pod.fd(), mounts::depth(tree))
                 .or_fault("mount_setattr IDMAP", &target.0)?;
         }
-        if *attributes != 0 {
-            let depth = mounts::depth(attributes_tree);
-            mount::add_attributes(copy.as_fd(), *attributes, depth)
-                .or_fault("mount_setattr", &target.0)?;
-        }
         let kind = match (propagation & !libc::MS_REC, self.place) {
             // The copy of a copy of the host's tree is the slave of the host's mounts already.
             (0, Place::Base) => libc::MS_SLAVE,
             (kind, _) => kind,
         };
-        if kind != 0 {
-            mount::set_propagation(copy.as_fd(), kind, mounts::depth(tree))
-                .or_fault("mount_setattr", &target.0)?;
+        // Mostly both are of the same mounts, and one call.
+        let changes = if attributes_tree == tree {
+            [(*attributes, kind, tree), (0, 0, tree)]
+        } else {
+            [(*attributes, 0, attributes_tree), (0, kind, tree)]
+        };
+        for (attributes, kind, tree) in changes {
+            if (attributes, kind) != (0, 0) {
+                mount::change(copy.as_fd(), attributes, kind, mounts::depth(tree))
+                    .or_fault("mount_setattr", &target.0)?;
+            }
         }
         Ok(copy)
     }

@@ -178,6 +178,16 @@ fn set_attr(fd: BorrowedFd<'_>, depth: Depth, attr: &MountAttr) -> Result<()> {
 
 /// Adds attributes to the mount that `fd` is the root of.
 pub(crate) fn add_attributes(fd: BorrowedFd<'_>, attributes: u64, depth: Depth) -> Result<()> {
+    change(fd, attributes, 0, depth)
+}
+
+/// The same, and sets its propagation type (`MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`); 0 leaves that.
+pub(crate) fn change(
+    fd: BorrowedFd<'_>,
+    attributes: u64,
+    propagation: u64,
+    depth: Depth,
+) -> Result<()> {
     // "the atime mode is a field, not bits: MOUNT_ATTR__ATIME must be cleared to set one" (mount_setattr(2)).
     let clear = if attributes & attributes::ATIME == 0 {
         0
@@ -190,7 +200,7 @@ pub(crate) fn add_attributes(fd: BorrowedFd<'_>, attributes: u64, depth: Depth) 
         &MountAttr {
             set: attributes,
             clear,
-            propagation: 0,
+            propagation,
             userns_fd: 0,
         },
     )
@@ -210,20 +220,6 @@ pub(crate) fn map_owners(
         userns_fd: user_namespace.as_raw_fd() as u64,
     };
     set_attr(fd, depth, &attr)
-}
-
-/// Sets the propagation type (`MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`) of the mount that `fd` is the root of.
-pub(crate) fn set_propagation(fd: BorrowedFd<'_>, propagation: u64, depth: Depth) -> Result<()> {
-    set_attr(
-        fd,
-        depth,
-        &MountAttr {
-            set: 0,
-            clear: 0,
-            propagation,
-            userns_fd: 0,
-        },
-    )
 }
 
 /// mount(2) that changes the propagation of the mount at `path`.

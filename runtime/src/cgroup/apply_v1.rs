@@ -82,9 +82,19 @@ pub(super) fn cpu(target: &mut Target<'_>, cpu: &LinuxCpu) -> Result<(), CgroupE
         target.write("cpu.shares", &shares.clamp(2, 262_144).to_string())?;
     }
     let mut values = Vec::with_capacity(3);
-    if let Some(period) = cpu.period().filter(|period| *period != 0) {
-        values.push(("cpu.cfs_period_us", period.to_string()));
-    }
+    // The kernel looks at all groups of the machine before it takes one, so a period that the group has is not written.
+    const PERIOD: &str = "cpu.cfs_period_us";
+    let is_held = |period: &String| {
+        let held = target.dir.read(PERIOD);
+        held.is_ok_and(|held| held.trim_end() == period)
+    };
+    let period = cpu.period().filter(|period| *period != 0);
+    let period = period.map(|period| period.to_string());
+    values.extend(
+        period
+            .filter(|period| !is_held(period))
+            .map(|period| (PERIOD, period)),
+    );
     if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
         values.push(("cpu.cfs_quota_us", quota.max(-1).to_string()));
     }
@@ -92,7 +102,7 @@ pub(super) fn cpu(target: &mut Target<'_>, cpu: &LinuxCpu) -> Result<(), CgroupE
         values.push(("cpu.cfs_burst_us", burst.to_string()));
     }
     write_in_any_order(target, &values, |_, file, errno| match (file, errno) {
-        ("cpu.cfs_period_us", Errno::EINVAL) => {
+        (PERIOD, Errno::EINVAL) => {
             "a period is 1000 to 1000000 µs and must keep the group within its parent's bandwidth"
                 .to_owned()
         }

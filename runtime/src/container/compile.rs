@@ -1,6 +1,5 @@
 //! A container's spec and launch plan, made of what was decided when it was created.
 
-use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 
 use oci_spec::runtime::Spec;
@@ -56,19 +55,29 @@ impl Container {
                 capabilities.bounding,
             )?,
         };
+        // What is made once for all containers; in a user namespace it would have other owners.
+        let has_own_users = self.sandbox.settings.user_namespace.is_some();
+        let (mount_points, cgroup_places) = match has_own_users {
+            true => (None, None),
+            false => (
+                Some(mount_points::layer(&node.config.state_dir)),
+                Some(node.cgroup_places()),
+            ),
+        };
         let plan = plan::launch_plan(&LaunchInputs {
             spec: &spec,
             capabilities: &capabilities,
             id: &self.id,
             layers_root: node.images.layers_root(),
             layers: &self.record.layer_directories,
-            mount_points: self.mount_points(node).as_deref(),
+            mount_points: mount_points.as_deref(),
             directory: &self.directory,
             mount_point: &node.mount_point(),
             empty: &node.empty_directory(),
             volume_images: &self.record.volume_images,
             image_volumes: plan::image_volumes(&self.config, self.image.config().as_ref())?,
             cgroup_version: node.cgroups.version(),
+            cgroup_places: cgroup_places.as_deref(),
             join_files: self.cgroup.join_files(),
             cgroup: self.cgroup.path().as_str(),
             pid_namespace: self.pid_namespace(node)?,
@@ -84,11 +93,6 @@ impl Container {
             plan,
             limits: OnceLock::new(),
         })
-    }
-
-    fn mount_points(&self, node: &Node) -> Option<PathBuf> {
-        let has_user_namespace = self.sandbox.settings.user_namespace.is_some();
-        (!has_user_namespace).then(|| mount_points::layer(&node.config.state_dir))
     }
 
     /// The spec as it is compiled, or would be.

@@ -23,7 +23,7 @@ use crate::nri;
 use crate::plan;
 use crate::records::{ContainerRecord, Record, ResourcesRecord, UserRecord};
 use crate::sandbox::{Sandbox, check_same, map_volume};
-use crate::security::users::{GroupsPolicy, MAX_DATABASE, UserDatabase, UserRequest, resolve};
+use crate::security::users::{GroupsPolicy, KeptDatabase, MAX_DATABASE, UserRequest, resolve};
 
 /// Creates a container; a retried call finds the first one's.
 pub(crate) async fn create(
@@ -348,6 +348,20 @@ fn user(node: &Node, image: &Image, config: &ContainerConfig) -> Result<UserReco
         supplemental_groups: &context.supplemental_groups,
         policy,
     };
+    let database = node
+        .user_databases
+        .of(&image.id, || user_database(node, image))?;
+    let user = resolve(&request, &database.as_database())
+        .invalid(|| "cannot run the container as its user".into())?;
+    Ok(UserRecord {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        home: user.home.unwrap_or_default(),
+    })
+}
+
+fn user_database(node: &Node, image: &Image) -> Result<KeptDatabase, CallError> {
     let view = node
         .images
         .view(image)
@@ -356,18 +370,9 @@ fn user(node: &Node, image: &Image, config: &ContainerConfig) -> Result<UserReco
         view.read(path, MAX_DATABASE as u64)
             .internal(|| format!("cannot read /{path} of the image"))
     };
-    let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
-    let database = UserDatabase {
-        passwd: passwd.as_deref(),
-        group: group.as_deref(),
-    };
-    let user =
-        resolve(&request, &database).invalid(|| "cannot run the container as its user".into())?;
-    Ok(UserRecord {
-        uid: user.uid,
-        gid: user.gid,
-        groups: user.groups,
-        home: user.home.unwrap_or_default(),
+    Ok(KeptDatabase {
+        passwd: read("etc/passwd")?,
+        group: read("etc/group")?,
     })
 }
 

@@ -1,8 +1,9 @@
 //! ExecSync: a command in a running container, its output and its exit code, within a deadline.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -44,7 +45,7 @@ pub(crate) async fn exec_sync(
     })?;
     container.require_running("execute a command")?;
     let failed = || failed(&container);
-    let null: OwnedFd = std::fs::File::open("/dev/null").internal(failed)?.into();
+    let null = null().internal(failed)?;
     let (mut stdout, stdout_end) = Output::pipe().internal(failed)?;
     let (mut stderr, stderr_end) = Output::pipe().internal(failed)?;
     let stdio = ExecStdio::Given([null, stdout_end, stderr_end]);
@@ -70,6 +71,19 @@ pub(crate) async fn exec_sync(
         stderr: stderr.kept.bytes,
         exit_code,
     })
+}
+
+/// What a command reads: /dev/null, which is opened once.
+fn null() -> io::Result<OwnedFd> {
+    static NULL: OnceLock<OwnedFd> = OnceLock::new();
+    let opened = match NULL.get() {
+        Some(opened) => opened,
+        None => {
+            let opened = File::open("/dev/null")?;
+            NULL.get_or_init(|| opened.into())
+        }
+    };
+    opened.try_clone()
 }
 
 /// One output stream of a command.

@@ -41,6 +41,9 @@ pub(crate) struct LaunchInputs<'a> {
     /// Directories that the image declares as volumes.
     pub(crate) image_volumes: Vec<PathBuf>,
     pub(crate) cgroup_version: Version,
+    /// A directory of the host with a place for each of cgroup v1's mounts; none in a pod with a user namespace, to which it would be
+    /// a stranger's.
+    pub(crate) cgroup_places: Option<&'a Path>,
     /// The files that take a process into the container's groups.
     pub(crate) join_files: Vec<PathBuf>,
     pub(crate) cgroup: &'a str,
@@ -445,13 +448,17 @@ fn cgroup1_steps(
         key: key.into(),
         value: Some(value.into()),
     };
-    steps.push(Step::MountFs {
-        fstype: "tmpfs".into(),
-        source: "tmpfs".into(),
-        options: vec![setting("mode", "755"), setting("size", "64k")],
-        attributes: options.attributes & !libc::MOUNT_ATTR_RDONLY,
-        target: path_bytes(target),
-        create: Create::Directory,
+    let is_read_only = options.attributes & libc::MOUNT_ATTR_RDONLY != 0;
+    steps.push(match inputs.cgroup_places.filter(|_| is_read_only) {
+        Some(places) => own_bind(places, target, options.attributes),
+        None => Step::MountFs {
+            fstype: "tmpfs".into(),
+            source: "tmpfs".into(),
+            options: vec![setting("mode", "755"), setting("size", "64k")],
+            attributes: options.attributes & !libc::MOUNT_ATTR_RDONLY,
+            target: path_bytes(target),
+            create: Create::Directory,
+        },
     });
     for file in &inputs.join_files {
         let Some(own) = file.parent() else { continue };
@@ -462,18 +469,23 @@ fn cgroup1_steps(
         else {
             continue;
         };
-        steps.push(Step::Bind {
-            source: BindSource::Host {
-                path: path_bytes(own),
-            },
-            tree: Recursion::This,
-            attributes: options.attributes,
-            attributes_tree: Recursion::This,
-            propagation: flags(libc::MS_PRIVATE),
-            target: path_bytes(&target.join(name)),
-            create: Create::Directory,
-            owners: Owners::OfHost,
-        });
+        steps.push(own_bind(own, &target.join(name), options.attributes));
+    }
+}
+
+/// Of a directory that is the runtime's business.
+fn own_bind(source: &Path, target: &Path, attributes: u64) -> Step {
+    Step::Bind {
+        source: BindSource::Host {
+            path: path_bytes(source),
+        },
+        tree: Recursion::This,
+        attributes,
+        attributes_tree: Recursion::This,
+        propagation: flags(libc::MS_PRIVATE),
+        target: path_bytes(target),
+        create: Create::Directory,
+        owners: Owners::OfHost,
     }
 }
 

@@ -146,6 +146,7 @@ fn plan(sandbox: &Sandbox, request: &cri::ContainerConfig, spec: &Spec) -> Launc
         volume_images: &[],
         image_volumes: Vec::new(),
         cgroup_version: Version::V2,
+        cgroup_places: None,
         join_files: vec![Path::new("/sys/fs/cgroup/kubepods").join(ID)],
         cgroup: cgroup(sandbox).as_str(),
         pid_namespace: None,

@@ -2,9 +2,11 @@
 //!
 //! Ids are `u32` from the first digit on; what does not fit is an error, never a wrap (CVE-2024-40635).
 
+mod cache;
 mod database;
 mod error;
 
+pub(crate) use cache::{KeptDatabase, UserDatabases};
 pub use error::UserError;
 
 use database::{PasswdEntry, entries, group_entries};
