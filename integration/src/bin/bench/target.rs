@@ -119,6 +119,11 @@ impl Target {
         &self.name
     }
 
+    /// Whether it is what is measured, and no peer.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.runtime, Runtime::Podwright(_))
+    }
+
     /// The directory of the containers' logs.
     pub(crate) fn logs(&self) -> &Path {
         self.logs.path()
