@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::Path,
     process::{Command, Stdio},
 };
@@ -29,14 +30,13 @@ pub const PAUSE: &str = "registry.k8s.io/pause:3.9";
 const STAGING: &str = "gcr.io/k8s-staging-cri-tools";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// busybox is without libraries, as in the image of this name: a loader that looks for them in an image without ld.so.cache takes
-/// longer than what a call of the runtime does. It lacks ipcs, which util-linux brings, and pgrep, which is a script here: procps' needs
-/// systemd's library with those below it, and each test begins with a pull of this image.
-const SHELL_PACKAGES: &[&str] = &["busybox-static", "libc6", "util-linux"];
+/// busybox lacks ipcs, which util-linux brings, and pgrep, which is a script here: procps' needs systemd's library with those below
+/// it, and each test begins with a pull of this image.
+const SHELL_PACKAGES: &[&str] = &["busybox", "libc6", "util-linux"];
 /// The programs taken from the packages above.
 const SHELL_PROGRAMS: &[&str] = &["bin/busybox", "usr/bin/ipcs"];
 /// What these are linked to, without versions.
-const SHELL_LIBRARIES: &[&str] = &["ld-linux", "libc.so"];
+const SHELL_LIBRARIES: &[&str] = &["ld-linux", "libc.so", "libresolv.so"];
 
 /// nginx-light is nginx with a module that the configuration here does not load.
 const NGINX_PACKAGES: &[&str] = &[
@@ -86,6 +86,7 @@ fn shell_layers(scratch: &Path) -> Result<Layers> {
     })?;
     let mut programs = Layer::new(base_directories());
     programs.add_tree(&root, &|path| SHELL_PROGRAMS.contains(&path))?;
+    programs.entries.push(library_cache(&root, &libraries)?);
     let probe = programs::compile(programs::PROBE, Start::Bare, scratch)?;
     programs.entries.extend([
         Entry::file("bin/pgrep", 0o755, programs::PGREP),
@@ -114,6 +115,27 @@ fn shell_layers(scratch: &Path) -> Result<Layers> {
         try_in_chroot(&layers, scratch, program, arguments)?;
     }
     Ok(layers)
+}
+
+/// As every distribution's image has it: without it, the loader asks for each library in dozens of places, and that would be most of
+/// what a short command takes.
+fn library_cache(root: &Path, libraries: &Layer) -> Result<Entry> {
+    const CACHE: &str = "etc/ld.so.cache";
+    let mut paths = libraries.entries.iter().map(|entry| Path::new(&entry.path));
+    let directory = paths
+        .find(|path| path.ends_with("libc.so.6"))
+        .and_then(Path::parent)
+        .context("the C library is not among the libraries")?;
+    fs::create_dir_all(root.join("etc"))?;
+    let made = Command::new("/sbin/ldconfig")
+        .arg("-r")
+        .arg(root)
+        .arg("-X")
+        .arg(Path::new("/").join(directory))
+        .status()
+        .context("running ldconfig")?;
+    ensure!(made.success(), "ldconfig: {made}");
+    Ok(Entry::file(CACHE, 0o644, fs::read(root.join(CACHE))?))
 }
 
 fn base_directories() -> Vec<Entry> {
