@@ -32,9 +32,6 @@ use crate::stats::Walks;
 use crate::systemd::Systemd;
 use crate::user_namespaces::UserNamespaceSupport;
 
-/// In the run directory: see [`Node::cgroup_places`].
-pub(crate) const CGROUP_PLACES: &str = "cgroups";
-
 /// The daemon's parts and objects, shared by all calls.
 pub(crate) struct Node {
     pub(crate) config: Config,
@@ -86,7 +83,7 @@ impl Node {
 
     /// A directory with an empty one for each of cgroup v1's mounts, which containers see below /sys/fs/cgroup.
     pub(crate) fn cgroup_places(&self) -> std::path::PathBuf {
-        self.config.run_dir.join(CGROUP_PLACES)
+        self.config.run_dir.join("cgroups")
     }
 
     /// Makes a container known.

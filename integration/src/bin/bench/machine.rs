@@ -29,8 +29,8 @@ pub(crate) fn measure(measured: &mut Measured) {
     measured.add(Figure::Access, each);
 }
 
-/// How fast a new file takes what is in the cache already: no log can be written faster. A virtual machine's memory may have to be
-/// given to it anew for that.
+/// How fast a new file takes what is in the cache already. A virtual machine's memory may have to be given to it anew for that, more or
+/// less of it from one minute to the next.
 pub(crate) fn measure_file(directory: &Path, measured: &mut Measured) -> Result<()> {
     let path = directory.join("new");
     let context = || format!("writing {}", path.display());
