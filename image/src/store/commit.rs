@@ -122,7 +122,7 @@ impl Inner {
             repo_tags: record.repo_tags,
             repo_digests: record.repo_digests,
             size: record.size,
-            config,
+            config: Arc::new(config),
             layers,
             manifest_digest: record.manifest_digest,
         })

@@ -1,6 +1,7 @@
 //! Images and layers as callers see them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
 
@@ -17,8 +18,8 @@ pub struct Image {
     pub repo_digests: Vec<String>,
     /// Bytes of the compressed layers, the manifest and the configuration.
     pub size: u64,
-    /// The configuration.
-    pub config: ImageConfiguration,
+    /// The configuration, for containers to share.
+    pub config: Arc<ImageConfiguration>,
     /// The lowest first.
     pub layers: Vec<Layer>,
     /// Of the manifest for this platform.

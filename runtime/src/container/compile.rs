@@ -5,33 +5,56 @@ use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use oci_spec::runtime::Spec;
 use podwright_pause::plan::{PidNamespace, Stdin};
 
-use super::{Compiled, Container};
+use super::{Compiled, Container, Kept};
 use crate::cdi;
 use crate::error::{CallError, Context};
 use crate::mount_points;
 use crate::node::Node;
 use crate::nri;
-use crate::plan::{self, LaunchInputs, SpecInputs};
+use crate::plan::{self, CommandBase, LaunchInputs, SpecInputs};
 use crate::sandbox::PidMode;
 
 impl Container {
-    /// The container's spec and plan; made once.
-    pub(crate) fn compile(&self, node: &Node) -> Result<Arc<Compiled>, CallError> {
-        if let Some(compiled) = &*self.compiled() {
+    /// The container's spec and plan; made once for its creation and start.
+    pub(super) fn compile(&self, node: &Node) -> Result<Arc<Compiled>, CallError> {
+        if let Kept::Whole(compiled) = &*self.kept() {
             return Ok(Arc::clone(compiled));
         }
         let compiled = Arc::new(self.compile_anew(node)?);
-        *self.compiled() = Some(Arc::clone(&compiled));
+        *self.kept() = Kept::Whole(Arc::clone(&compiled));
         Ok(compiled)
+    }
+
+    /// What commands in the container are begun by; made once.
+    pub(super) fn command_base(&self, node: &Node) -> Result<Arc<CommandBase>, CallError> {
+        let base = match &*self.kept() {
+            Kept::ForCommands(base) => return Ok(Arc::clone(base)),
+            Kept::Whole(compiled) => Some(Arc::new(CommandBase::of(&compiled.plan))),
+            Kept::Nothing => None,
+        };
+        let base = match base {
+            Some(base) => base,
+            None => Arc::new(CommandBase::of(&self.compile_anew(node)?.plan)),
+        };
+        *self.kept() = Kept::ForCommands(Arc::clone(&base));
+        Ok(base)
+    }
+
+    /// Keeps of the spec and plan of a container that has started what commands in it need: the rest is ten times as much.
+    pub(super) fn keep_for_commands(&self) {
+        let mut kept = self.kept();
+        if let Kept::Whole(compiled) = &*kept {
+            *kept = Kept::ForCommands(Arc::new(CommandBase::of(&compiled.plan)));
+        }
     }
 
     /// Makes the next use of spec and plan compile them with what holds then.
     pub(super) fn forget_plan(&self) {
-        *self.compiled() = None;
+        *self.kept() = Kept::Nothing;
     }
 
-    fn compiled(&self) -> MutexGuard<'_, Option<Arc<Compiled>>> {
-        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn compile_anew(&self, node: &Node) -> Result<Compiled, CallError> {
@@ -97,8 +120,11 @@ impl Container {
 
     /// The spec as it is compiled, or would be.
     pub(crate) fn spec(&self, node: &Node) -> Result<Spec, CallError> {
-        let compiled = self.compiled().clone();
-        match compiled {
+        let kept = match &*self.kept() {
+            Kept::Whole(compiled) => Some(Arc::clone(compiled)),
+            Kept::ForCommands(_) | Kept::Nothing => None,
+        };
+        match kept {
             Some(compiled) => Ok(compiled.spec.clone()),
             None => self.make_spec(node),
         }

@@ -135,7 +135,7 @@ async fn make(
     let mut container = Container::new(Parts {
         id: id.clone(),
         sandbox,
-        image: image.config.clone(),
+        image: Arc::clone(&image.config),
         directory,
         cgroup: node.cgroups.cgroup(&cgroup),
         leases,
@@ -183,8 +183,7 @@ fn lay_out(node: &Node, container: &Container) -> Result<(), CallError> {
     let label = linux.and_then(|linux| linux.mount_label().as_deref());
     make_writable_layer(container, label)?;
     let directory = &container.directory;
-    container
-        .record
+    whole_record(container)?
         .write(directory)
         .internal(|| "cannot create the container".into())?;
     super::start::make_group(node, container, &compiled)?;
@@ -286,8 +285,7 @@ fn record(
             .first()
             .cloned()
             .unwrap_or_else(|| image.id.to_string()),
-        image_config: serde_json::to_string(&image.config)
-            .internal(|| "cannot write the image's configuration".into())?,
+        image_config: String::new(),
         layer_directories: image.layers.iter().map(|layer| layer.dir.clone()).collect(),
         chains: image
             .layers
@@ -300,6 +298,16 @@ fn record(
         user: Some(mapped(sandbox, user(node, image, &config)?)?),
         log_path: super::log::path(sandbox, &config),
         config: Some(config),
+    })
+}
+
+/// The container's record, with what the container has beside it.
+fn whole_record(container: &Container) -> Result<ContainerRecord, CallError> {
+    Ok(ContainerRecord {
+        config: Some(container.config.clone()),
+        image_config: serde_json::to_string(&*container.image)
+            .internal(|| "cannot write the image's configuration".into())?,
+        ..container.record.clone()
     })
 }
 
@@ -394,9 +402,13 @@ fn mapped(sandbox: &Sandbox, user: UserRecord) -> Result<UserRecord, CallError> 
     )))
 }
 
-/// The configuration that a record carries.
+/// The configuration of a recorded container's image: the image's own, or what the record carries when the image was removed.
 pub(crate) fn recorded_image(
+    node: &Node,
     record: &ContainerRecord,
-) -> Result<ImageConfiguration, serde_json::Error> {
-    serde_json::from_str(&record.image_config)
+) -> Result<Arc<ImageConfiguration>, serde_json::Error> {
+    match node.images.resolve(&record.image_id) {
+        Some(image) => Ok(Arc::clone(&image.config)),
+        None => serde_json::from_str(&record.image_config).map(Arc::new),
+    }
 }

@@ -16,7 +16,6 @@ use crate::cgroup::ExecGroup;
 use crate::error::{CallError, Context, Kind, chain};
 use crate::node::Node;
 use crate::pause::{Exec, Pause};
-use crate::plan::exec_plan;
 
 /// How long killed processes may take to be gone.
 const KILLED: Duration = Duration::from_secs(5);
@@ -65,13 +64,13 @@ async fn begin(
         .exec_groups
         .take()
         .internal(|| failed(&container))?;
-    let compiled = container.compile(&node)?;
+    let base = container.command_base(&node)?;
     let (streams, terminal): (Vec<BorrowedFd<'_>>, bool) = match &stdio {
         ExecStdio::Given(streams) => (streams.iter().map(AsFd::as_fd).collect(), false),
         ExecStdio::Terminal => (Vec::new(), true),
     };
     let plan = |groups: &[PathBuf]| {
-        let mut plan = exec_plan(&compiled.plan, &command, groups);
+        let mut plan = base.plan(&command, groups);
         if terminal {
             take_terminal(&mut plan);
         }

@@ -105,6 +105,7 @@ pub(crate) fn record(
         State::Exited { .. } => None,
     });
     container.gauges.group.end();
+    container.forget_plan();
     node.reclaim.cgroup(container.cgroup.clone());
     crate::nri::ended(node, container);
 }

@@ -48,6 +48,7 @@ use crate::error::CallError;
 use crate::events::Events;
 use crate::ids::{ContainerId, SandboxId};
 use crate::nri;
+use crate::plan::CommandBase;
 use crate::records::{ContainerRecord, ExitRecord, StartedRecord};
 use crate::sandbox::Sandbox;
 use crate::stats::ContainerGauges;
@@ -110,21 +111,33 @@ pub(crate) struct Compiled {
     pub(crate) limits: OnceLock<()>,
 }
 
+/// What is kept of it. What is not is made again when it is needed.
+enum Kept {
+    /// By a daemon that did not start it, or after an update.
+    Nothing,
+    /// Until it has started.
+    Whole(Arc<Compiled>),
+    /// While it runs.
+    ForCommands(Arc<CommandBase>),
+}
+
 /// A container.
 pub(crate) struct Container {
     pub(crate) id: ContainerId,
     pub(crate) sandbox: Arc<Sandbox>,
+    /// Without the request and the image's configuration, which are beside it.
     pub(crate) record: ContainerRecord,
     pub(crate) config: ContainerConfig,
-    pub(crate) image: ImageConfiguration,
+    /// Shared with the image, and with other containers of it.
+    pub(crate) image: Arc<ImageConfiguration>,
     /// Its records and writable layer.
     pub(crate) directory: PathBuf,
     pub(crate) cgroup: Cgroup,
     pub(crate) exec_groups: ExecGroups,
     /// Keep the layers of its image and its volumes' images on disk, though the images may be removed.
     pub(crate) _leases: Vec<Lease>,
-    /// Made at creation, and again when a later daemon needs it or an update has changed it. Guards the value alone.
-    pub(crate) compiled: Mutex<Option<Arc<Compiled>>>,
+    /// Guards the value alone.
+    kept: Mutex<Kept>,
     /// The state, and who waits for it to change.
     state: watch::Sender<State>,
     /// The limits as they were last asked for. Guards the value alone.
@@ -144,7 +157,7 @@ pub(crate) struct Parts {
     pub(crate) id: ContainerId,
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) record: ContainerRecord,
-    pub(crate) image: ImageConfiguration,
+    pub(crate) image: Arc<ImageConfiguration>,
     pub(crate) directory: PathBuf,
     pub(crate) cgroup: Cgroup,
     pub(crate) leases: Vec<Lease>,
@@ -154,11 +167,12 @@ pub(crate) struct Parts {
 }
 
 impl Container {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(mut parts: Parts) -> Self {
         if matches!(parts.state, State::Exited { .. }) {
             parts.nri.know_end();
         }
-        let config = parts.record.config.clone().unwrap_or_default();
+        let config = parts.record.config.take().unwrap_or_default();
+        parts.record.image_config = String::new();
         let asked = config
             .linux
             .as_ref()
@@ -174,7 +188,7 @@ impl Container {
             exec_groups: ExecGroups::new(parts.cgroup.clone()),
             cgroup: parts.cgroup,
             _leases: parts.leases,
-            compiled: Mutex::new(None),
+            kept: Mutex::new(Kept::Nothing),
             state: watch::Sender::new(parts.state),
             resources: Mutex::new(parts.resources.unwrap_or(asked)),
             nri: parts.nri,

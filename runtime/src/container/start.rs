@@ -43,6 +43,7 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
             }
             // It may have ended already, and its end have been told: then that stays.
             container.started_as(&node.container_events, &started);
+            container.keep_for_commands();
             starting.done(node).await;
             Ok(())
         }

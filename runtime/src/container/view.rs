@@ -185,13 +185,12 @@ fn resources(container: &Container) -> cri::LinuxContainerResources {
 }
 
 fn info(node: &Node, container: &Container) -> Result<BTreeMap<String, String>, CallError> {
-    let compiled = container.compile(node)?;
     let pid = match container.state() {
         State::Running { started } => started.pid,
         _ => 0,
     };
-    let spec =
-        serde_json::to_value(&compiled.spec).internal(|| "cannot show the OCI spec".into())?;
+    let spec = serde_json::to_value(container.spec(node)?)
+        .internal(|| "cannot show the OCI spec".into())?;
     let info = serde_json::json!({
         "sandboxID": container.sandbox.id.as_str(),
         "pid": pid,

@@ -134,7 +134,7 @@ fn image_status(
     let mut info = BTreeMap::new();
     if request.verbose {
         let layers: Vec<_> = image.layers.iter().map(|layer| serde_json::json!({"chainID": layer.chain_id.to_string(), "directory": layer.dir})).collect();
-        let config = serde_json::to_value(&image.config)
+        let config = serde_json::to_value(&*image.config)
             .internal(|| "cannot show the image's configuration".into())?;
         let value = serde_json::json!({"manifest": image.manifest_digest.to_string(), "imageSpec": config, "layers": layers});
         info.insert("info".to_owned(), value.to_string());

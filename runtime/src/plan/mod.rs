@@ -14,7 +14,7 @@ mod spec;
 mod tests;
 
 pub(crate) use hooks::write_bundle;
-pub(crate) use launch::{LaunchInputs, exec_plan, launch_plan};
+pub(crate) use launch::{CommandBase, LaunchInputs, launch_plan};
 pub(crate) use mounts::{
     LONGEST_PATH, check_covered, check_mounts, image_volumes, inside_path, volume_image,
 };

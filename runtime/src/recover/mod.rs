@@ -359,7 +359,7 @@ fn recover_container(
         Some(Told::Containers(entries)) => (entries.remove(id.as_str()), told),
         other => (None, other),
     };
-    let image = container::recorded_image(&record).map_err(|error| error.to_string())?;
+    let image = container::recorded_image(node, &record).map_err(|error| error.to_string())?;
     let of_volumes = record.volume_images.iter().flat_map(|image| &image.chains);
     let chains = record.chains.iter().chain(of_volumes);
     let chains = chains.map(|chain| chain.parse::<ChainId>());
