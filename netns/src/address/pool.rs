@@ -111,6 +111,11 @@ impl Pool {
             self.lingering.insert(offset, link.clone());
         }
     }
+
+    /// Forgets a link that has gone: its holder's address may be given like others. In a large subnet its turn never comes.
+    pub(crate) fn link_gone(&mut self, link: &LinkName) {
+        self.lingering.retain(|_, lingering| lingering != link);
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +164,19 @@ mod tests {
         assert_eq!(pool.give(|_| false).unwrap().1, Some(link.clone()));
         pool.free(address, Some(&link));
         assert_eq!(pool.give(|_| true).unwrap().1, None);
+    }
+
+    #[test]
+    fn links_that_have_gone_are_forgotten_before_their_address_has_its_turn() {
+        let mut pool = pool("fd00:231::/64");
+        let links = ["pw1", "pw2"].map(|link| link.parse::<LinkName>().unwrap());
+        for link in &links {
+            let address = pool.give(|_| true).unwrap().0.address;
+            pool.free(address, Some(link));
+        }
+        pool.link_gone(&links[0]);
+        let left: Vec<_> = pool.lingering.values().collect();
+        assert_eq!(left, [&links[1]]);
     }
 
     #[test]

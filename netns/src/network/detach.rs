@@ -99,8 +99,15 @@ impl Network {
                 break;
             };
             let is_swept = self.sweep_link(&name);
-            if !matches!(is_swept, Ok(true)) {
-                self.state().lingering.push_back(name);
+            match is_swept {
+                Ok(true) => {
+                    let mut state = self.state();
+                    state
+                        .pools
+                        .iter_mut()
+                        .for_each(|pool| pool.link_gone(&name));
+                }
+                Ok(false) | Err(_) => self.state().lingering.push_back(name),
             }
             is_swept?;
         }
