@@ -1,31 +1,52 @@
-//! The daemon's memory. Its heap would grow with churn, for glibc does not give pages back between allocations that live (free(3)); and
-//! most of the rest is its program.
-#![allow(unsafe_code)] // mallopt(3), malloc_trim(3), dl_iterate_phdr(3), madvise(2)
+//! The daemon's memory. Its heap is jemalloc's: the C library's would grow with churn, for its caches and small blocks that live keep the
+//! pages around them. Most of the rest is its program.
+#![allow(unsafe_code)] // mallctl(3) of jemalloc, dl_iterate_phdr(3), madvise(2)
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 
-/// Keeps the heap together. By default threads get arenas of their own, up to eight for each processor (mallopt(3)), and what is free
-/// in one is of no use to the others. To be called before there are threads.
-#[cfg(target_env = "gnu")]
-pub fn keep_together() {
-    // SAFETY: takes numbers only, and is called before another thread could allocate (mallopt(3) is not to race with malloc(3)).
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-}
+/// Not that of the crate's own tests, whose instructions are counted.
+#[cfg(not(test))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// One arena: what is free in one is of no use to another. Threads cache small blocks only, for what is in them keeps its pages. What is
+/// unused for a second is given back; until the next call notices ([`give_back`]), it is not.
+const OPTIONS: &CStr = c"narenas:1,tcache_max:1024,dirty_decay_ms:1000,muzzy_decay_ms:0";
+
+/// jemalloc reads its options from a variable of this name (jemalloc(3), TUNING), as the crate that builds it renames it.
+// SAFETY: nothing else in the program has the name but jemalloc's own weak definition, which this replaces, with the same type.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static MALLOC_CONF: Option<&'static c_char> = {
+    // SAFETY: points to a string that lives as long as the program and ends with a NUL.
+    Some(unsafe { &*OPTIONS.as_ptr() })
+};
 
 /// Gives the pages back on which nothing lives.
-#[cfg(target_env = "gnu")]
 pub(crate) fn give_back() {
-    // SAFETY: takes no pointers, and locks the heap itself (malloc_trim(3): MT-Safe).
-    unsafe { libc::malloc_trim(0) };
+    /// MALLCTL_ARENAS_ALL.
+    const PURGE_ALL: &CStr = c"arena.4096.purge";
+    let none = std::ptr::null_mut();
+    // SAFETY: a name that ends with a NUL, of a call that neither reads nor writes a value (jemalloc(3), arena.<i>.purge). What
+    // fails changes nothing.
+    unsafe { tikv_jemalloc_sys::mallctl(PURGE_ALL.as_ptr(), none, none.cast(), none, 0) };
 }
 
-/// Other C libraries give memory back by themselves.
-#[cfg(not(target_env = "gnu"))]
-pub fn keep_together() {}
-
-/// Other C libraries give memory back by themselves.
-#[cfg(not(target_env = "gnu"))]
-pub(crate) fn give_back() {}
+/// How many arenas the allocator may have by its options.
+pub fn arenas() -> u32 {
+    let mut arenas: u32 = 0;
+    let mut length = size_of::<u32>();
+    // SAFETY: the name ends with a NUL, and the value is an unsigned int of that length (jemalloc(3), opt.narenas).
+    unsafe {
+        tikv_jemalloc_sys::mallctl(
+            c"opt.narenas".as_ptr(),
+            (&raw mut arenas).cast(),
+            &raw mut length,
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    arenas
+}
 
 /// Unmaps the pages of the program that were needed so far: what starts a daemon is half of them, and is not needed again. What is used is
 /// mapped again, sixteen pages by a fault, from the page cache.

@@ -50,7 +50,6 @@ pub(crate) enum DaemonError {
 /// Runs the daemon until SIGTERM or SIGINT.
 pub(crate) fn run(config: config::Daemon) -> Result<(), DaemonError> {
     logging::start(&config.log_level, config.log_format);
-    podwright_runtime::memory::keep_together();
     umask(Mode::from_bits_truncate(0o022));
     raise_descriptor_limit();
     // Before anything is opened: were descriptor 3 not passed in truth, a file of ours would get that number.

@@ -30,6 +30,12 @@ const REQUIREMENTS: &[Requirement] = &[
         purpose: "the C library's headers",
     },
     Requirement {
+        package: "make",
+        need: Need::Build,
+        present: || programs::find("make").is_some(),
+        purpose: "the daemon's allocator, which is built by it",
+    },
+    Requirement {
         package: "ca-certificates",
         need: Need::Build,
         present: || Path::new("/etc/ssl/certs/ca-certificates.crt").exists(),
