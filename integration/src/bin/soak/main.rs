@@ -7,7 +7,11 @@ mod flat;
 mod items;
 mod kernel;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser;
@@ -21,6 +25,12 @@ use flat::{Line, Verdict};
 
 /// What comes to be on first use is there after so many cycles.
 const WARM_UP: usize = 1_000;
+/// For how long a soak of [`FULL`] cycles warms up, and a shorter one in proportion. A daemon keeps events for a client of an earlier one for
+/// five minutes. An ext4 without a journal passes over all inodes that were removed in the last six (`recently_deleted` in the kernel's
+/// fs/ext4/ialloc.c), so that each of a pod's files takes longer until that many are there.
+const STEADY: Duration = Duration::from_secs(7 * 60);
+/// See above.
+const FULL: usize = 100_000;
 /// Cycles at each end whose times are compared; fewer when there are not twice as many.
 const SAMPLE: usize = 1_000;
 /// For how long the machine is watched before it is used.
@@ -29,8 +39,8 @@ const WATCH: Duration = Duration::from_secs(3);
 /// Has very many pods come and go, and compares what is held afterwards with what was before
 #[derive(Debug, Parser)]
 struct Cli {
-    /// How many pods, after a thousand that warm everything up
-    #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
+    /// How many pods, after those that warm everything up
+    #[arg(long, value_name = "NUMBER", default_value_t = FULL)]
     cycles: usize,
     /// Also write the table to this file
     #[arg(long, value_name = "FILE")]
@@ -99,8 +109,12 @@ async fn soak(daemon: &Daemon, cri: &Cri, cli: &Cli) -> Result<Vec<Line>> {
     let mut seen = company(processors.busy()?);
     let cycles = Cycles { daemon, cri };
     let warm_up = amount(WARM_UP);
-    println!("{warm_up} cycles warm everything up");
-    cycles.run(warm_up, 0).await?;
+    let steady = STEADY.mul_f64(cli.cycles as f64 / FULL as f64);
+    println!("{warm_up} cycles and more warm everything up, for {steady:.0?}");
+    let start = Instant::now();
+    while start.elapsed() < steady {
+        cycles.run(warm_up, 0).await?;
+    }
     let (before, busy) = Census::at_rest(daemon, seen).await?;
     seen = seen.or(company(busy));
 
