@@ -1,5 +1,6 @@
 //! The buffers that all containers share.
 
+use crate::log::copy::copy;
 use crate::log::file::LogFile;
 use crate::log::line::{PREFIX, Records};
 use crate::sys::Result;
@@ -99,13 +100,11 @@ impl Records for Batch<'_> {
         // One bounds check for all parts: this is the hot path of every log line.
         let record = &mut self.buffer[self.used..self.used + length];
         let (head, text) = record.split_at_mut(PREFIX);
-        head.copy_from_slice(prefix);
+        copy(head, prefix);
         let (first, second) = text.split_at_mut(start.len());
-        if !start.is_empty() {
-            first.copy_from_slice(start);
-        }
+        copy(first, start);
         let (second, newline) = second.split_at_mut(rest.len());
-        second.copy_from_slice(rest);
+        copy(second, rest);
         newline.copy_from_slice(b"\n");
         self.used += length;
     }

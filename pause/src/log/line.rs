@@ -1,7 +1,7 @@
 //! Cuts a byte stream into log records.
 
 use super::stamp;
-use crate::sys::memory::find;
+use memchr::memchr_iter;
 
 /// Which stream a record is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,21 +55,17 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Cuts `batch`. A line is only cut into partial records when it is longer than [`MAX_TEXT`].
-    pub(super) fn push(
-        &mut self,
-        mut batch: &[u8],
-        prefixes: &Prefixes,
-        records: &mut impl Records,
-    ) {
-        while let Some(end) = find(b'\n', batch) {
-            let line = self.cut_long(&batch[..end], prefixes, records);
+    pub(super) fn push(&mut self, batch: &[u8], prefixes: &Prefixes, records: &mut impl Records) {
+        let mut begin = 0;
+        for end in memchr_iter(b'\n', batch) {
+            let line = self.cut_long(&batch[begin..end], prefixes, records);
             records.record(&prefixes.full, &self.tail, line);
             if self.tail.capacity() > 0 {
                 self.tail = Vec::new();
             }
-            batch = &batch[end + 1..];
+            begin = end + 1;
         }
-        let rest = self.cut_long(batch, prefixes, records);
+        let rest = self.cut_long(&batch[begin..], prefixes, records);
         self.tail.reserve_exact(rest.len());
         self.tail.extend_from_slice(rest);
     }

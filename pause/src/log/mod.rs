@@ -4,6 +4,7 @@
 //! that ended with a newline and `P` for one whose line goes on in the next record.
 
 mod buffers;
+mod copy;
 mod file;
 mod line;
 mod stamp;

@@ -48,12 +48,3 @@ impl Drop for Region {
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
-
-/// The index of the first `byte` in `bytes`, by libc's memchr.
-pub(crate) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
-    // SAFETY: memchr reads at most the slice's length from its start, and answers null or a pointer into it.
-    unsafe {
-        let found = libc::memchr(bytes.as_ptr().cast(), byte.into(), bytes.len());
-        (!found.is_null()).then(|| found as usize - bytes.as_ptr() as usize)
-    }
-}

@@ -125,3 +125,12 @@ fn raise_descriptor_limit() {
         tracing::warn!(%errno, "cannot raise the limit of open files to its hard limit; many pods may not fit");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// The linker would take jemalloc's own options without a word.
+    #[test]
+    fn the_heap_has_the_options_of_the_daemon() {
+        assert_eq!(podwright_runtime::memory::arenas(), 1);
+    }
+}

@@ -40,7 +40,7 @@ impl Container {
         Ok(base)
     }
 
-    /// Keeps of the spec and plan of a container that has started what commands in it need: the rest is ten times as much.
+    /// Keeps of the spec and plan of a container that has started what commands in it need, which is little of it.
     pub(super) fn keep_for_commands(&self) {
         let mut kept = self.kept();
         if let Kept::Whole(compiled) = &*kept {

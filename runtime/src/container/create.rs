@@ -285,6 +285,7 @@ fn record(
             .first()
             .cloned()
             .unwrap_or_else(|| image.id.to_string()),
+        // Beside the record until that is written.
         image_config: String::new(),
         layer_directories: image.layers.iter().map(|layer| layer.dir.clone()).collect(),
         chains: image

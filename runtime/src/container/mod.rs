@@ -111,9 +111,9 @@ pub(crate) struct Compiled {
     pub(crate) limits: OnceLock<()>,
 }
 
-/// What is kept of it. What is not is made again when it is needed.
+/// What a container keeps of [`Compiled`]. What it does not is made again when it is needed.
 enum Kept {
-    /// By a daemon that did not start it, or after an update.
+    /// In a daemon that did not make it, after an update, and when it has ended.
     Nothing,
     /// Until it has started.
     Whole(Arc<Compiled>),

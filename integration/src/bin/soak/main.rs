@@ -112,8 +112,11 @@ async fn soak(daemon: &Daemon, cri: &Cri, cli: &Cli) -> Result<Vec<Line>> {
     let steady = STEADY.mul_f64(cli.cycles as f64 / FULL as f64);
     println!("{warm_up} cycles and more warm everything up, for {steady:.0?}");
     let start = Instant::now();
-    while start.elapsed() < steady {
+    loop {
         cycles.run(warm_up, 0).await?;
+        if start.elapsed() >= steady {
+            break;
+        }
     }
     let (before, busy) = Census::at_rest(daemon, seen).await?;
     seen = seen.or(company(busy));
