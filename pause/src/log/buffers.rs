@@ -1,10 +1,9 @@
 //! The buffers that all containers share.
 
-use crate::log::copy::copy;
 use crate::log::file::LogFile;
 use crate::log::line::{PREFIX, Records};
 use crate::sys::Result;
-use crate::sys::memory::Region;
+use crate::sys::memory::{Region, copy};
 use crate::sys::process::now;
 
 /// The most that is read from a stream at once.
@@ -15,7 +14,7 @@ const OUTPUT: usize = 128 * 1024;
 /// A batch up to this length touches few pages, which stay.
 const SMALL: usize = 8 * 1024;
 /// How long no larger batch must have come before the pages are given back, in nanoseconds.
-const QUIET: i64 = 1_000_000_000;
+const QUIET: i64 = 3_000_000_000;
 
 /// Input and output of the batch at hand. Their pages are given back when logs are quiet.
 pub(crate) struct Buffers {

@@ -4,7 +4,6 @@
 //! that ended with a newline and `P` for one whose line goes on in the next record.
 
 mod buffers;
-mod copy;
 mod file;
 mod line;
 mod stamp;

@@ -27,7 +27,7 @@ use source::{Serial, Source};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How long logs must be quiet before their buffers' pages are given back, in milliseconds.
-const QUIET_MS: i32 = 1000;
+const QUIET_MS: i32 = 3000;
 
 /// How long a pause waits for the daemon that started it, in milliseconds. The daemon connects at once.
 const UNCLAIMED_MS: i32 = 10_000;
