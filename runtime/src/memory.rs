@@ -10,7 +10,7 @@ use std::ffi::{CStr, c_char, c_void};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// One arena: what is free in one is of no use to another. Threads cache small blocks only, for what is in them keeps its pages. What is
-/// unused for a second is given back; until the next call notices ([`give_back`]), it is not.
+/// unused for a second is given back by the next calls of the allocator, and when there are none by [`give_back`].
 const OPTIONS: &CStr = c"narenas:1,tcache_max:1024,dirty_decay_ms:1000,muzzy_decay_ms:0";
 
 /// jemalloc reads its options from a variable of this name (jemalloc(3), TUNING), as the crate that builds it renames it.
@@ -31,7 +31,7 @@ pub(crate) fn give_back() {
     unsafe { tikv_jemalloc_sys::mallctl(PURGE_ALL.as_ptr(), none, none.cast(), none, 0) };
 }
 
-/// How many arenas the allocator may have by its options.
+/// How many arenas the allocator may have by its options; 0 when it does not say.
 pub fn arenas() -> u32 {
     let mut arenas: u32 = 0;
     let mut length = size_of::<u32>();

@@ -13,7 +13,8 @@ const OUTPUT: usize = 128 * 1024;
 
 /// A batch up to this length touches few pages, which stay.
 const SMALL: usize = 8 * 1024;
-/// How long no larger batch must have come before the pages are given back, in nanoseconds.
+/// How long no larger batch must have come before the pages are given back, in nanoseconds: those of a container that writes each second
+/// stay.
 const QUIET: i64 = 3_000_000_000;
 
 /// Input and output of the batch at hand. Their pages are given back when logs are quiet.

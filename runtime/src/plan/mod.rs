@@ -3,6 +3,7 @@
 //! The OCI spec in between is what plugins, device injection and `inspect` work on. All of this is data in, data out:
 //! no system call is made here but to look at devices that a request names.
 
+mod command;
 mod environment;
 mod hooks;
 mod launch;
@@ -13,8 +14,9 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use command::CommandBase;
 pub(crate) use hooks::write_bundle;
-pub(crate) use launch::{CommandBase, LaunchInputs, launch_plan};
+pub(crate) use launch::{LaunchInputs, launch_plan};
 pub(crate) use mounts::{
     LONGEST_PATH, check_covered, check_mounts, image_volumes, inside_path, volume_image,
 };
