@@ -194,6 +194,7 @@ impl Runtime {
             members: std::sync::RwLock::default(),
             handlers: Handlers::new(&config),
             cdi: cdi::Cache::new(config.cdi_spec_dirs.clone()),
+            turns: container::Turns::new(),
             kills: TaskTracker::new(),
             config,
         });

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::cdi;
 use crate::cgroup::Hierarchy;
 use crate::config::Config;
-use crate::container::{Container, ContainerName};
+use crate::container::{Container, ContainerName, Turns};
 use crate::events::Events;
 use crate::handler::Handlers;
 use crate::ids::{ContainerId, SandboxId};
@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) container_names: Arc<Names<ContainerName, ContainerId>>,
     /// Which containers are whose, so that a pod's operations cost the same with 1,000 others. Guards the map alone.
     pub(crate) members: RwLock<BTreeMap<SandboxId, Vec<ContainerId>>>,
+    /// For the commands in containers.
+    pub(crate) turns: Turns,
     /// Commands that nobody waits for any more are being killed.
     pub(crate) kills: TaskTracker,
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
 use podwright_cri_api::v1::ContainerState;
 use podwright_integration::{
     cri::Pod,
@@ -10,7 +11,10 @@ use podwright_integration::{
     patience::patience,
     pod::{ContainerSpec, PodSpec},
 };
+use tokio::time::timeout;
 use tonic::Code;
+
+use crate::crash::parent;
 
 async fn sleeping() -> Result<(Node, Pod, String)> {
     let node = Node::start().await?;
@@ -176,6 +180,36 @@ async fn many_at_once_keep_apart() -> Result<()> {
         let done = done?;
         assert_eq!(done.exit_code, i32::try_from(number)?);
         assert_eq!(String::from_utf8(done.stdout)?, format!("{number}\n"));
+    }
+    node.finish().await
+}
+
+/// Commands begin a few at a time; those that cannot begin do not keep the places of the others.
+#[tokio::test]
+async fn commands_of_a_frozen_pod_hold_up_nobody() -> Result<()> {
+    let (node, _, id) = sleeping().await?;
+    let frozen_pod = node.cri.run_pod(PodSpec::new("frozen")).await?;
+    let frozen = node.cri.run(&frozen_pod, ContainerSpec::new("c")).await?;
+    let pause = parent(node.cri.container_pid(&frozen).await?)?;
+    kill(pause, Signal::SIGSTOP)?;
+    let hung = (0..200).map(|_| node.cri.exec(&frozen, &["true"], 60));
+    let mut hung = Box::pin(futures_util::future::try_join_all(hung));
+    let others = async {
+        for _ in 0..10 {
+            let done = node.cri.exec(&id, &["true"], 10).await?;
+            assert_eq!(done.exit_code, 0);
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        // The others are sent behind these, on the same connection.
+        biased;
+        done = hung.as_mut() => bail!("a frozen pod executes: {done:?}"),
+        done = timeout(patience(Duration::from_secs(10)), others) => done.context("others wait")??,
+    }
+    kill(pause, Signal::SIGCONT)?;
+    for done in hung.await? {
+        assert_eq!(done.exit_code, 0);
     }
     node.finish().await
 }

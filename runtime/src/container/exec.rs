@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::Container;
+use super::turns::Turn;
 use crate::cgroup::ExecGroup;
 use crate::error::{CallError, Context, Kind, chain};
 use crate::node::Node;
@@ -37,11 +38,14 @@ pub(crate) async fn start_exec(
 ) -> Result<(Running, Option<OwnedFd>), CallError> {
     container.require_running("execute a command")?;
     let pause = container.sandbox.require_ready("execute a command")?;
+    // A client that goes away meanwhile takes its command with it.
+    let turn = node.turns.next(&container.late).await;
     // Begun to the end even when the client goes away meanwhile; what has begun is then killed by its guard.
     let begun = tokio::spawn(begin(
         Arc::clone(node),
         Arc::clone(container),
         pause,
+        turn,
         command,
         stdio,
     ));
@@ -57,6 +61,7 @@ async fn begin(
     node: Arc<Node>,
     container: Arc<Container>,
     pause: Arc<Pause>,
+    turn: Turn,
     command: Vec<String>,
     stdio: ExecStdio,
 ) -> Result<(Running, Option<OwnedFd>), CallError> {
@@ -76,19 +81,22 @@ async fn begin(
         }
         plan
     };
-    let own = plan(&group.join_files());
-    let mut exec = pause.exec(&container.id, &own, &streams).await;
-    if matches!(&exec, Err(error) if error.errno() == Some(libc::EOPNOTSUPP)) {
+    let begun = turn.spend(&container.late, async {
+        let own = plan(&group.join_files());
+        let exec = pause.exec(&container.id, &own, &streams).await;
+        if !matches!(&exec, Err(error) if error.errno() == Some(libc::EOPNOTSUPP)) {
+            return exec;
+        }
         // A container that has made threaded groups below its own: beside them there can be no other kind (cgroups(7)), so the
         // command is where the container's first process is.
         let shared = plan(&container.cgroup.join_files());
-        exec = pause.exec(&container.id, &shared, &streams).await;
-    }
+        pause.exec(&container.id, &shared, &streams).await
+    });
     let Exec {
         number,
         end,
         terminal,
-    } = exec.map_err(|error| {
+    } = begun.await.map_err(|error| {
         // The group goes: a pause that has not answered in time may still begin the command, which must not be in another's.
         let kind = match error.errno() {
             Some(libc::ESRCH) => Kind::FailedPrecondition,

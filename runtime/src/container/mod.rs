@@ -13,6 +13,7 @@ mod remove;
 mod root;
 mod start;
 mod stop;
+mod turns;
 mod update;
 mod view;
 mod volume_images;
@@ -27,6 +28,7 @@ pub(crate) use remove::remove;
 pub(crate) use root::try_layer;
 pub(crate) use start::start;
 pub(crate) use stop::stop;
+pub(crate) use turns::{Late, Turns};
 pub(crate) use update::{change_limits, refusal, update};
 pub(crate) use view::{container_status, list, listed, matching, selects, status};
 
@@ -134,6 +136,7 @@ pub(crate) struct Container {
     pub(crate) directory: PathBuf,
     pub(crate) cgroup: Cgroup,
     pub(crate) exec_groups: ExecGroups,
+    pub(crate) late: Late,
     /// Keep the layers of its image and its volumes' images on disk, though the images may be removed.
     pub(crate) _leases: Vec<Lease>,
     /// Guards the value alone.
@@ -186,6 +189,7 @@ impl Container {
             image: parts.image,
             directory: parts.directory,
             exec_groups: ExecGroups::new(parts.cgroup.clone()),
+            late: Late::default(),
             cgroup: parts.cgroup,
             _leases: parts.leases,
             kept: Mutex::new(Kept::Nothing),
