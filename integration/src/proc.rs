@@ -109,9 +109,17 @@ pub fn cpu(pids: &[u32]) -> Duration {
 #[derive(Clone, Copy, Debug)]
 pub struct Processors {
     at: Instant,
-    /// The sum over all of them since the machine's start, of a hundredth second's resolution.
+    ticks: Ticks,
+}
+
+/// Sums over all processors since the machine's start, of a hundredth second's resolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticks {
+    /// Idle time, with waiting for disks and what is stolen.
     unused: Duration,
-    count: u32,
+    /// What a hypervisor gave to others while there was work here.
+    stolen: Duration,
+    processors: u32,
 }
 
 impl Processors {
@@ -122,8 +130,8 @@ impl Processors {
     pub fn now() -> Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
         let at = Instant::now();
-        let (unused, count) = unused(&text).context("/proc/stat is not as proc(5) says")?;
-        Ok(Self { at, unused, count })
+        let ticks = Ticks::of(&text).context("/proc/stat is not as proc(5) says")?;
+        Ok(Self { at, ticks })
     }
 
     /// CPU time that the machine has used since then.
@@ -131,9 +139,26 @@ impl Processors {
     /// # Errors
     /// As for [`now`](Self::now).
     pub fn used(&self) -> Result<Duration> {
+        Ok(self.used_until(&Self::now()?))
+    }
+
+    fn used_until(&self, now: &Self) -> Duration {
+        let there_was = (now.at - self.at) * self.ticks.processors;
+        there_was.saturating_sub(now.ticks.unused.saturating_sub(self.ticks.unused))
+    }
+
+    /// How much a hypervisor has given to others since then, of what the machine would have used: 0 to 1.
+    ///
+    /// # Errors
+    /// As for [`now`](Self::now).
+    pub fn stolen(&self) -> Result<f64> {
         let now = Self::now()?;
-        let there_was = (now.at - self.at) * self.count;
-        Ok(there_was.saturating_sub(now.unused.saturating_sub(self.unused)))
+        let stolen = now.ticks.stolen.saturating_sub(self.ticks.stolen);
+        let wanted = self.used_until(&now) + stolen;
+        if wanted.is_zero() {
+            return Ok(0.0);
+        }
+        Ok(stolen.as_secs_f64() / wanted.as_secs_f64())
     }
 
     /// The same as a share of one processor.
@@ -145,26 +170,31 @@ impl Processors {
     }
 }
 
-/// Idle time, with waiting for disks and what a hypervisor gave to others, and the number of processors.
-fn unused(stat: &str) -> Option<(Duration, u32)> {
-    // user, nice, system, idle, iowait, irq, softirq, steal
-    let all: Vec<u64> = stat
-        .lines()
-        .next()?
-        .split_whitespace()
-        .skip(1)
-        .map_while(|ticks| ticks.parse().ok())
-        .collect();
-    let ticks = all.get(3)? + all.get(4)? + all.get(7)?;
-    let processors = stat.lines().skip(1);
-    let count = processors
-        .take_while(|line| line.starts_with("cpu"))
-        .count();
-    // USER_HZ is 100 on all architectures that we run on.
-    Some((
-        Duration::from_millis(ticks * 10),
-        u32::try_from(count).ok()?,
-    ))
+impl Ticks {
+    /// By the text of /proc/stat.
+    fn of(stat: &str) -> Option<Self> {
+        // user, nice, system, idle, iowait, irq, softirq, steal
+        let all: Vec<u64> = stat
+            .lines()
+            .next()?
+            .split_whitespace()
+            .skip(1)
+            .map_while(|ticks| ticks.parse().ok())
+            .collect();
+        let processors = stat
+            .lines()
+            .skip(1)
+            .take_while(|line| line.starts_with("cpu"))
+            .count();
+        // USER_HZ is 100 on all architectures that we run on.
+        let time = |ticks: u64| Duration::from_millis(ticks * 10);
+        let stolen = *all.get(7)?;
+        Some(Self {
+            unused: time(all.get(3)? + all.get(4)? + stolen),
+            stolen: time(stolen),
+            processors: u32::try_from(processors).ok()?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -175,9 +205,13 @@ mod tests {
     #[test]
     fn what_nobody_used_is_idle_or_waiting_or_stolen() {
         let stat = "cpu  1 2 3 40 5 6 7 8 9 10\ncpu0 0 1 1 20 2 3 3 4 4 5\ncpu1 1 1 2 20 3 3 4 4 5 5\nintr 1\n";
-        let (time, count) = unused(stat).unwrap();
-        assert_eq!((time, count), (Duration::from_millis(530), 2));
-        assert_eq!(unused("cpu  1 2 3\n"), None);
+        let ticks = Ticks {
+            unused: Duration::from_millis(530),
+            stolen: Duration::from_millis(80),
+            processors: 2,
+        };
+        assert_eq!(Ticks::of(stat), Some(ticks));
+        assert_eq!(Ticks::of("cpu  1 2 3\n"), None);
     }
 
     #[test]
@@ -220,7 +254,7 @@ mod tests {
         let own = cpu(&[std::process::id()]).saturating_sub(own);
         let used = before.used().unwrap();
         // Two ticks of each processor are what may be missing.
-        let missing = Duration::from_millis(20) * before.count;
+        let missing = Duration::from_millis(20) * before.ticks.processors;
         assert!(
             used + missing >= own,
             "{used:?} of the machine, {own:?} of this process"

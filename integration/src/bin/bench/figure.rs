@@ -36,6 +36,7 @@ macro_rules! figures {
 
 figures! {
     Access: "the machine at that time: a random access within 16 MiB", "ns", Goal::None;
+    Stolen: "the machine at that time: taken by its host, single calls", "%", Goal::None;
     RunPod: "RunPodSandbox", "ms", Goal::Most(4.0);
     Create: "CreateContainer", "ms", Goal::Most(1.5);
     Start: "StartContainer", "ms", Goal::Most(3.0);
