@@ -4,6 +4,7 @@
 
 mod element;
 mod expression;
+mod matches;
 mod ruleset;
 
 pub(crate) use element::{Element, Set, add, count, pod_elements, remove};

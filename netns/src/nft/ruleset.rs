@@ -12,12 +12,16 @@
 //! Table `bridge`: a pod sends only from its own link-layer and IP addresses, in ARP and neighbour discovery too. Nobody hears what
 //! it has to say to routers.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::element::{Element, Set, add};
 use super::expression::{Expression, Field, IpVersion, Is, Membership, Meta, Register, Verdict};
+use super::matches::{
+    Rule, Side, ether_type, from_subnet, ip_version, is_address, is_icmpv6, is_loopback,
+    is_transport, load_key, matches_subnet,
+};
 use super::{Family, request};
-use crate::address::{Subnet, octets};
+use crate::address::Subnet;
 use crate::config::{LinkName, Masquerade, TableName};
 use crate::netlink::Message;
 
@@ -57,9 +61,6 @@ pub(crate) enum PodFilter {
     /// The kernel has no nftables for bridges: a pod can send from any address of the subnets.
     SubnetsOnly,
 }
-
-/// A rule's instructions, in order.
-type Rule = Vec<Expression>;
 
 /// Where a chain is called by the kernel.
 #[derive(Clone, Copy)]
@@ -453,94 +454,6 @@ fn to_host_address() -> Rule {
         Compare(Register::FIRST, Is::Equal, LOCAL.to_ne_bytes().to_vec()),
         Expression::Verdict(Verdict::Jump("ports")),
     ]
-}
-
-/// Loads a key of several fields into registers in a row.
-fn load_key(meta: Option<Meta>, fields: &[Field]) -> Rule {
-    let mut next = 0;
-    let mut expressions = Vec::new();
-    if let Some(meta) = meta {
-        expressions.push(Expression::Meta(meta, Register(next)));
-        next += 4; // a link's name has 16 bytes
-    }
-    for field in fields {
-        expressions.push(Payload(*field, Register(next)));
-        next += field.registers();
-    }
-    expressions
-}
-
-fn ip_version(version: IpVersion) -> [Expression; 2] {
-    [
-        Expression::Meta(Meta::NetworkProtocol, Register::FIRST),
-        Compare(Register::FIRST, Is::Equal, vec![version.number()]),
-    ]
-}
-
-fn ether_type(kind: libc::c_int) -> Rule {
-    // EtherTypes have sixteen bits.
-    let kind = (kind as u16).to_be_bytes().to_vec();
-    vec![
-        Expression::Meta(Meta::Protocol, Register::FIRST),
-        Compare(Register::FIRST, Is::Equal, kind),
-    ]
-}
-
-fn is_transport(protocol: libc::c_int) -> [Expression; 2] {
-    [
-        Expression::Meta(Meta::TransportProtocol, Register::FIRST),
-        // Protocol numbers have eight bits.
-        Compare(Register::FIRST, Is::Equal, vec![protocol as u8]),
-    ]
-}
-
-fn is_icmpv6(kind: u8) -> Rule {
-    let mut expressions = is_transport(libc::IPPROTO_ICMPV6).to_vec();
-    expressions.push(Payload(Field::ICMPV6_TYPE, Register::FIRST));
-    expressions.push(Compare(Register::FIRST, Is::Equal, vec![kind]));
-    expressions
-}
-
-fn is_loopback(field: Field) -> [Expression; 3] {
-    [
-        Payload(field, Register::FIRST),
-        Mask(Register::FIRST, vec![255, 0, 0, 0]),
-        Compare(Register::FIRST, Is::Equal, vec![127, 0, 0, 0]),
-    ]
-}
-
-fn is_address(field: Field, address: Ipv6Addr) -> Rule {
-    vec![
-        Payload(field, Register::FIRST),
-        Compare(Register::FIRST, Is::Equal, address.octets().to_vec()),
-    ]
-}
-
-/// Which address of a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Source,
-    Destination,
-}
-
-fn from_subnet(subnet: Subnet) -> Rule {
-    matches_subnet(subnet, Side::Source)
-}
-
-fn matches_subnet(subnet: Subnet, side: Side) -> Rule {
-    let (version, field) = match (subnet.network(), side) {
-        (IpAddr::V4(_), Side::Source) => (IpVersion::V4, Field::IPV4_SOURCE),
-        (IpAddr::V4(_), Side::Destination) => (IpVersion::V4, Field::IPV4_DESTINATION),
-        (IpAddr::V6(_), Side::Source) => (IpVersion::V6, Field::IPV6_SOURCE),
-        (IpAddr::V6(_), Side::Destination) => (IpVersion::V6, Field::IPV6_DESTINATION),
-    };
-    let mut expressions = ip_version(version).to_vec();
-    expressions.extend([
-        Payload(field, Register::FIRST),
-        Mask(Register::FIRST, subnet.mask_bytes()),
-        Compare(Register::FIRST, Is::Equal, octets(subnet.network())),
-    ]);
-    expressions
 }
 
 fn padded16(start: &[u8]) -> Vec<u8> {

@@ -1,17 +1,15 @@
 //! The launch plan of a container or exec: its OCI spec, as steps for pause's child.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDeviceType, Mount, PosixRlimitType, Spec};
+use oci_spec::runtime::{LinuxDeviceType, PosixRlimitType, Spec};
 use podwright_pause::plan::{
-    BindSource, Capabilities, Create, FsOption, LaunchPlan, NewPrivileges, Owners, PidNamespace,
-    Process, Recursion, Rlimit, Stdin, Stdio, Step,
+    Capabilities, LaunchPlan, NewPrivileges, PidNamespace, Process, Rlimit, Stdin, Stdio, Step,
 };
 use podwright_pause::wire::Bytes;
 
-use super::hooks;
-use super::mounts::{IMAGE, POD_SHM, SUB_PATH};
+use super::mount_steps::mount_steps;
+use super::{hooks, overlay};
 use crate::cgroup::Version;
 use crate::error::{CallError, Kind};
 use crate::ids::ContainerId;
@@ -52,14 +50,11 @@ pub(crate) struct LaunchInputs<'a> {
     pub(crate) stdin: Stdin,
 }
 
-/// The most that mount(2) takes as options: a page, with its NUL.
-const LONGEST_OPTIONS: usize = 4095;
-
-fn path_bytes(path: &Path) -> Bytes {
+pub(super) fn path_bytes(path: &Path) -> Bytes {
     path.into()
 }
 
-fn flags(bits: libc::c_ulong) -> u64 {
+pub(super) fn flags(bits: libc::c_ulong) -> u64 {
     bits
 }
 
@@ -112,7 +107,7 @@ fn steps(inputs: &LaunchInputs<'_>, terminal: bool) -> Result<Vec<Step>, CallErr
         Step::TreePropagation {
             flags: flags(libc::MS_SLAVE | libc::MS_REC),
         },
-        overlay(inputs)?,
+        overlay::root(inputs)?,
     ];
     for mount in mounts {
         mount_steps(inputs, mount, &mut steps)?;
@@ -167,299 +162,6 @@ fn steps(inputs: &LaunchInputs<'_>, terminal: bool) -> Result<Vec<Step>, CallErr
         steps.push(Step::RootReadOnly);
     }
     Ok(steps)
-}
-
-fn overlay(inputs: &LaunchInputs<'_>) -> Result<Step, CallError> {
-    // overlayfs takes the topmost layer first. Commas and colons would end a value: our own names hold none, but the state
-    // directory's may.
-    let lower: Vec<&str> = inputs.layers.iter().rev().map(String::as_str).collect();
-    let (upper, work) = (
-        inputs.directory.join("upper"),
-        inputs.directory.join("work"),
-    );
-    let mut options = b"lowerdir=".to_vec();
-    options.extend_from_slice(lower.join(":").as_bytes());
-    if let Some(mount_points) = inputs.mount_points {
-        options.push(b':');
-        push_escaped(&mut options, mount_points);
-    }
-    for (key, path) in [("upperdir", &upper), ("workdir", &work)] {
-        options.extend_from_slice(format!(",{key}=").as_bytes());
-        push_escaped(&mut options, path);
-    }
-    // Without it every mount of a writable overlay starts its lifetime with a sync of the upper file system on umount
-    // (containerd issue 4485): a container's writable layer need not survive a power loss.
-    options.extend_from_slice(b",volatile");
-    push_label(&mut options, inputs.spec);
-    check_length(&options, lower.len())?;
-    Ok(Step::OverlayRoot {
-        layers: path_bytes(inputs.layers_root),
-        options: Bytes(options),
-        at: path_bytes(inputs.mount_point),
-    })
-}
-
-fn push_escaped(options: &mut Vec<u8>, path: &Path) {
-    for byte in path.as_os_str().as_bytes() {
-        if matches!(byte, b',' | b'\\' | b':') {
-            options.push(b'\\');
-        }
-        options.push(*byte);
-    }
-}
-
-fn check_length(options: &[u8], layers: usize) -> Result<(), CallError> {
-    if options.len() <= LONGEST_OPTIONS {
-        return Ok(());
-    }
-    let what = format!(
-        "the image has {layers} layers: their mount options take {} bytes, mount(2) takes {LONGEST_OPTIONS}",
-        options.len()
-    );
-    Err(CallError::new(Kind::FailedPrecondition, what))
-}
-
-/// What an image volume shows.
-fn image_source(
-    inputs: &LaunchInputs<'_>,
-    name: &str,
-    options: &Options,
-) -> Result<BindSource, CallError> {
-    let image = inputs.volume_images.iter().find(|image| image.name == name);
-    let image = image.ok_or_else(|| {
-        let what = format!("the image volume '{name}' is none of the request's");
-        CallError::new(Kind::Internal, what)
-    })?;
-    if image.layer_directories.is_empty() {
-        return Ok(BindSource::Host {
-            path: path_bytes(inputs.empty),
-        });
-    }
-    // Without an upper directory overlayfs wants two lower ones at least; and a single layer must not be bound as it is: its
-    // whiteouts would show.
-    let mut lower = b"lowerdir=".to_vec();
-    for directory in image.layer_directories.iter().rev() {
-        lower.extend_from_slice(directory.as_bytes());
-        lower.push(b':');
-    }
-    push_escaped(&mut lower, inputs.empty);
-    push_label(&mut lower, inputs.spec);
-    check_length(&lower, image.layer_directories.len())?;
-    Ok(BindSource::Image {
-        layers: path_bytes(inputs.layers_root),
-        options: Bytes(lower),
-        sub_path: options.sub_path.as_str().into(),
-        at: path_bytes(inputs.mount_point),
-    })
-}
-
-/// The label of an overlay's files. Its commas are the label's own (mount(8), "context=").
-fn push_label(options: &mut Vec<u8>, spec: &Spec) {
-    if let Some(label) = mount_label(spec) {
-        options.extend_from_slice(format!(",context=\"{label}\"").as_bytes());
-    }
-}
-
-/// A tmpfs of the container's is labelled for it, and so are its terminals; other file systems of the kernel's have the
-/// policy's labels.
-fn with_label(spec: &Spec, mount: &Mount, mut options: Vec<FsOption>) -> Vec<FsOption> {
-    if matches!(mount.typ().as_deref(), Some("tmpfs" | "devpts")) {
-        options.extend(mount_label(spec).map(|label| FsOption {
-            key: "context".into(),
-            value: Some(label.into()),
-        }));
-    }
-    options
-}
-
-/// The SELinux label of what is mounted for the container.
-fn mount_label(spec: &Spec) -> Option<&str> {
-    spec.linux().as_ref()?.mount_label().as_deref()
-}
-
-/// A mount's options, sorted by who understands them (mount(8), mount_setattr(2)).
-#[derive(Default)]
-struct Options {
-    attributes: u64,
-    tree_attributes: Option<Recursion>,
-    propagation: u64,
-    tree: Option<Recursion>,
-    file_system: Vec<FsOption>,
-    /// Of an image volume.
-    sub_path: String,
-}
-
-fn parse_options(mount: &Mount) -> Options {
-    let mut out = Options {
-        propagation: flags(libc::MS_PRIVATE),
-        ..Options::default()
-    };
-    for option in mount.options().iter().flatten() {
-        let attribute = match option.as_str() {
-            "ro" => libc::MOUNT_ATTR_RDONLY,
-            "nosuid" => libc::MOUNT_ATTR_NOSUID,
-            "nodev" => libc::MOUNT_ATTR_NODEV,
-            "noexec" => libc::MOUNT_ATTR_NOEXEC,
-            "noatime" => libc::MOUNT_ATTR_NOATIME,
-            "strictatime" => libc::MOUNT_ATTR_STRICTATIME,
-            "nodiratime" => libc::MOUNT_ATTR_NODIRATIME,
-            "nosymfollow" => libc::MOUNT_ATTR_NOSYMFOLLOW,
-            _ => 0,
-        };
-        out.attributes |= attribute;
-        match option.as_str() {
-            _ if attribute != 0 => {}
-            "rw" | "suid" | "dev" | "exec" | "relatime" | "defaults" | "async" => {}
-            "rro" => {
-                out.attributes |= libc::MOUNT_ATTR_RDONLY;
-                out.tree_attributes = Some(Recursion::Tree);
-            }
-            "bind" => out.tree = Some(Recursion::This),
-            "rbind" => out.tree = Some(Recursion::Tree),
-            "private" | "rprivate" => out.propagation = flags(libc::MS_PRIVATE),
-            "slave" | "rslave" => out.propagation = flags(libc::MS_SLAVE),
-            "shared" | "rshared" => out.propagation = flags(libc::MS_SHARED),
-            other if mount.typ().as_deref() == Some(IMAGE) && other.starts_with(SUB_PATH) => {
-                out.sub_path = other[SUB_PATH.len()..].to_owned();
-            }
-            other => out.file_system.push(match other.split_once('=') {
-                Some((key, value)) => FsOption {
-                    key: key.into(),
-                    value: Some(value.into()),
-                },
-                None => FsOption {
-                    key: other.into(),
-                    value: None,
-                },
-            }),
-        }
-    }
-    out
-}
-
-fn owners(mount: &Mount) -> Owners {
-    match mount.uid_mappings() {
-        Some(_) => Owners::OfPod,
-        None => Owners::OfHost,
-    }
-}
-
-fn mount_steps(
-    inputs: &LaunchInputs<'_>,
-    mount: &Mount,
-    steps: &mut Vec<Step>,
-) -> Result<(), CallError> {
-    let options = parse_options(mount);
-    let target = path_bytes(mount.destination());
-    let source = mount.source().clone().unwrap_or_default();
-    let kind = mount.typ().clone().unwrap_or_default();
-    if let Some(unknown) = options
-        .file_system
-        .first()
-        .filter(|_| options.tree.is_some())
-    {
-        let key = String::from_utf8_lossy(&unknown.key.0).into_owned();
-        return Err(CallError::invalid(format!(
-            "'{key}' is no option of a bind mount on '{}'",
-            mount.destination().display()
-        )));
-    }
-    match options.tree {
-        Some(tree) => steps.push(Step::Bind {
-            source: if source == Path::new(POD_SHM) {
-                BindSource::PodShm
-            } else {
-                BindSource::Host {
-                    path: path_bytes(&source),
-                }
-            },
-            tree,
-            attributes: options.attributes,
-            attributes_tree: options.tree_attributes.unwrap_or(Recursion::This),
-            propagation: options.propagation,
-            target,
-            create: Create::AsSource,
-            owners: owners(mount),
-        }),
-        None if kind == IMAGE => steps.push(Step::Bind {
-            source: image_source(inputs, &source.to_string_lossy(), &options)?,
-            tree: Recursion::This,
-            attributes: options.attributes,
-            attributes_tree: Recursion::This,
-            propagation: options.propagation,
-            owners: owners(mount),
-            target,
-            create: Create::Directory,
-        }),
-        None if kind == "cgroup" && inputs.cgroup_version != Version::V2 => {
-            cgroup1_steps(inputs, &options, mount.destination(), steps)
-        }
-        None => steps.push(Step::MountFs {
-            fstype: if kind == "cgroup" {
-                "cgroup2".into()
-            } else {
-                kind.into()
-            },
-            source: path_bytes(&source),
-            options: with_label(inputs.spec, mount, options.file_system),
-            attributes: options.attributes,
-            target,
-            create: Create::Directory,
-        }),
-    }
-    Ok(())
-}
-
-/// With cgroup v1 the container sees its own cgroup of each hierarchy, where programs look for it.
-fn cgroup1_steps(
-    inputs: &LaunchInputs<'_>,
-    options: &Options,
-    target: &Path,
-    steps: &mut Vec<Step>,
-) {
-    let setting = |key: &str, value: &str| FsOption {
-        key: key.into(),
-        value: Some(value.into()),
-    };
-    let is_read_only = options.attributes & libc::MOUNT_ATTR_RDONLY != 0;
-    steps.push(match inputs.cgroup_places.filter(|_| is_read_only) {
-        Some(places) => own_bind(places, target, options.attributes),
-        None => Step::MountFs {
-            fstype: "tmpfs".into(),
-            source: "tmpfs".into(),
-            options: vec![setting("mode", "755"), setting("size", "64k")],
-            attributes: options.attributes & !libc::MOUNT_ATTR_RDONLY,
-            target: path_bytes(target),
-            create: Create::Directory,
-        },
-    });
-    for file in &inputs.join_files {
-        let Some(own) = file.parent() else { continue };
-        let suffix = inputs.cgroup.trim_start_matches('/');
-        let mount = own.as_os_str().as_bytes().strip_suffix(suffix.as_bytes());
-        let Some(name) =
-            mount.and_then(|mount| Path::new(std::ffi::OsStr::from_bytes(mount)).file_name())
-        else {
-            continue;
-        };
-        steps.push(own_bind(own, &target.join(name), options.attributes));
-    }
-}
-
-/// Of a directory that is the runtime's business.
-fn own_bind(source: &Path, target: &Path, attributes: u64) -> Step {
-    Step::Bind {
-        source: BindSource::Host {
-            path: path_bytes(source),
-        },
-        tree: Recursion::This,
-        attributes,
-        attributes_tree: Recursion::This,
-        propagation: flags(libc::MS_PRIVATE),
-        target: path_bytes(target),
-        create: Create::Directory,
-        owners: Owners::OfHost,
-    }
 }
 
 /// The devices and links that every container has (config-linux.md, "Default Devices" and "Dev symbolic links"), and its own.
