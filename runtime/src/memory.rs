@@ -10,8 +10,10 @@ use std::ffi::{CStr, c_char, c_void};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// One arena: what is free in one is of no use to another. Threads cache small blocks only, for what is in them keeps its pages. What is
-/// unused for a second is given back by the next calls of the allocator, and when there are none by [`give_back`].
-const OPTIONS: &CStr = c"narenas:1,tcache_max:1024,dirty_decay_ms:1000,muzzy_decay_ms:0";
+/// unused for a second is given back by a thread of the allocator's, which sleeps while there is nothing: a node whose clients have gone
+/// makes no calls of the allocator that could do it.
+const OPTIONS: &CStr =
+    c"narenas:1,tcache_max:1024,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true,max_background_threads:1";
 
 /// jemalloc reads its options from a variable of this name (jemalloc(3), TUNING), as the crate that builds it renames it.
 // SAFETY: nothing else in the program has the name but jemalloc's own weak definition, which this replaces, with the same type.
@@ -20,16 +22,6 @@ pub static MALLOC_CONF: Option<&'static c_char> = {
     // SAFETY: points to a string that lives as long as the program and ends with a NUL.
     Some(unsafe { &*OPTIONS.as_ptr() })
 };
-
-/// Gives the pages back on which nothing lives.
-pub(crate) fn give_back() {
-    /// MALLCTL_ARENAS_ALL.
-    const PURGE_ALL: &CStr = c"arena.4096.purge";
-    let none = std::ptr::null_mut();
-    // SAFETY: a name that ends with a NUL, of a call that neither reads nor writes a value (jemalloc(3), arena.<i>.purge). What
-    // fails changes nothing.
-    unsafe { tikv_jemalloc_sys::mallctl(PURGE_ALL.as_ptr(), none, none.cast(), none, 0) };
-}
 
 /// How many arenas the allocator may have by its options; 0 when it does not say.
 pub fn arenas() -> u32 {
@@ -126,6 +118,5 @@ mod tests {
             after < before / 4 * 3,
             "{before} bytes before, {after} after"
         );
-        give_back();
     }
 }

@@ -71,37 +71,17 @@ impl Reclaim {
 }
 
 async fn work(mut queue: mpsc::UnboundedReceiver<Job>) {
-    if work_until_rest(&mut queue, None).await == Queue::Ended {
-        return;
-    }
-    memory::forget_start();
-    while let Some(job) = queue.recv().await {
-        if work_until_rest(&mut queue, Some(job)).await == Queue::Ended {
-            return;
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Queue {
-    AtRest,
-    Ended,
-}
-
-async fn work_until_rest(queue: &mut mpsc::UnboundedReceiver<Job>, first: Option<Job>) -> Queue {
-    if let Some(job) = first {
-        run(job).await;
-    }
     loop {
         match tokio::time::timeout(REST, queue.recv()).await {
             Ok(Some(job)) => run(job).await,
-            Ok(None) => return Queue::Ended,
-            Err(_) => {
-                // What was removed has left holes in the heap.
-                memory::give_back();
-                return Queue::AtRest;
-            }
+            Ok(None) => return,
+            // The daemon has started, and what earlier ones have left is gone.
+            Err(_) => break,
         }
+    }
+    memory::forget_start();
+    while let Some(job) = queue.recv().await {
+        run(job).await;
     }
 }
 

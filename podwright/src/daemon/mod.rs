@@ -127,10 +127,44 @@ fn raise_descriptor_limit() {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test fails by panicking
 mod tests {
+    use std::fs::File;
+    use std::io::Read as _;
+    use std::time::{Duration, Instant};
+
     /// The linker would take jemalloc's own options without a word.
     #[test]
     fn the_heap_has_the_options_of_the_daemon() {
         assert_eq!(podwright_runtime::memory::arenas(), 1);
+    }
+
+    /// Pages of this process in memory, by proc(5); allocates nothing.
+    fn resident() -> usize {
+        let mut text = [0; 128];
+        let mut file = File::open("/proc/self/statm").unwrap();
+        let length = file.read(&mut text).unwrap();
+        let text = str::from_utf8(&text[..length]).unwrap();
+        text.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    /// 26 MiB of sessions that had ended stayed in a daemon that nobody called any more.
+    #[test]
+    fn memory_is_given_back_though_nobody_allocates() {
+        const BLOCK: usize = 16 << 10;
+        const BLOCKS: usize = (64 << 20) / BLOCK;
+        let before = resident();
+        let blocks: Vec<_> = (0..BLOCKS).map(|_| vec![1_u8; BLOCK]).collect();
+        let grown = resident() - before;
+        drop(blocks);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while resident() > before + grown / 4 {
+            assert!(Instant::now() < deadline, "{grown} pages are held");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), SocketErro
         std::fs::create_dir_all(parent).map_err(failed("make the directory of the socket"))?;
     }
     remove_stale(path)?;
-    // The mode must be right from the first moment; a chmod after bind would leave a gap. No other thread runs yet.
+    // The mode must be right from the first moment; a chmod after bind would leave a gap. No other thread makes files yet.
     let before = umask(Mode::from_bits_truncate(0o177));
     let bound = UnixListener::bind(path);
     umask(before);
