@@ -103,7 +103,10 @@ impl Record {
         Ok(Self {
             commit: field(&record, "commit")?,
             date: field(&record, "date")?,
-            rows: rows.iter().map(row).collect::<Result<_>>()?,
+            rows: rows
+                .iter()
+                .filter_map(|of| row(of).transpose())
+                .collect::<Result<_>>()?,
         })
     }
 }
@@ -113,25 +116,29 @@ fn field(value: &Value, name: &str) -> Result<String> {
     text.with_context(|| format!("it has no {name}"))
 }
 
-fn row(row: &Value) -> Result<Row> {
+/// None when it has no goal: it tells what the machine was like.
+fn row(row: &Value) -> Result<Option<Row>> {
+    if row.get("goal") == Some(&Value::Null) {
+        return Ok(None);
+    }
     let bound = |name: &str| row["goal"][name].as_f64();
     let goal = match (bound("at_most"), bound("at_least")) {
         (Some(bound), None) => Goal::Most(bound),
         (None, Some(bound)) => Goal::Least(bound),
-        _ => bail!("a row has no goal: {row}"),
+        _ => bail!("a row's goal is neither a most nor a least: {row}"),
     };
     let values = row["values"].as_object().context("a row has no values")?;
     let value = |is_own: bool| {
         let of = |(name, _): &(&String, &Value)| name.starts_with("podwright ") == is_own;
         values.iter().find(of).and_then(|(_, value)| value.as_f64())
     };
-    Ok(Row {
+    Ok(Some(Row {
         figure: field(row, "figure")?,
         unit: field(row, "unit")?,
         goal,
         own: value(true),
         peer: value(false),
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -139,6 +146,8 @@ mod tests {
     use super::*;
 
     const ROWS: &str = r#"[
+        { "figure": "the machine", "unit": "ns", "goal": null,
+          "values": { "podwright 0.1.0": 140.0, "containerd v2.3.4": 150.0 } },
         { "figure": "pod up", "unit": "ms", "goal": { "at_most": 8.0 },
           "values": { "podwright 0.1.0": 5.5, "containerd v2.3.4": 185.0 } },
         { "figure": "pods", "unit": "/s", "goal": { "at_least": 120.0 },
