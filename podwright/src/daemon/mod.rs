@@ -164,7 +164,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(60);
         while resident() > before + grown / 4 {
             assert!(Instant::now() < deadline, "{grown} pages are held");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10)); // /proc tells nobody of a change
         }
     }
 }
