@@ -19,7 +19,7 @@ const ATTEMPTS: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
-/// With nothing to reclaim for so long, the node is at rest.
+/// With nothing to reclaim for so long, the daemon's start is over.
 const REST: Duration = Duration::from_secs(1);
 
 enum Job {

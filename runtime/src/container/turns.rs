@@ -54,11 +54,14 @@ impl Turns {
 
     /// Waits for a turn, of a container that is `late` or not.
     pub(super) async fn next(&self, late: &Late) -> Turn {
-        let place = if late.0.load(Ordering::Relaxed) {
+        let is_late = || late.0.load(Ordering::Relaxed);
+        let place = if is_late() {
             None
         } else {
             // It fails when the semaphore is closed, which nobody does.
-            Arc::clone(&self.places).acquire_owned().await.ok()
+            let place = Arc::clone(&self.places).acquire_owned().await.ok();
+            // One before it in the row may have hung meanwhile.
+            place.filter(|_| !is_late())
         };
         Turn {
             place,
@@ -131,6 +134,14 @@ mod tests {
                 held.spend(&other, ready(())).await;
             }
         }
+        // Nor do those that waited already when the first one hung.
+        let waiting = Late::default();
+        let held = turns.next(&other).await;
+        let mut next = pin!(turns.next(&waiting));
+        assert!(waits(next.as_mut()));
+        waiting.0.store(true, Ordering::Relaxed);
+        held.spend(&other, ready(())).await;
+        assert!(next.await.place.is_none());
         // One that begins in time waits for its turn again.
         turns.next(&hanging).await.spend(&hanging, ready(())).await;
         let _held = turns.next(&other).await;
