@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,6 +21,7 @@ use tonic::{Code, Status};
 use crate::{
     log::{self, Line},
     node::until,
+    patience::patience,
     pod::{ContainerSpec, PodSpec},
 };
 
@@ -236,11 +238,26 @@ impl Cri {
         Ok(())
     }
 
-    /// Runs a command in a container; `timeout` is in seconds, 0 for none.
+    /// Runs a command in a container that is to end by itself within `seconds`, which a slower machine has more of; 0 for no limit.
     ///
     /// # Errors
     /// The daemon's answer.
     pub async fn exec(
+        &self,
+        id: &str,
+        command: &[&str],
+        seconds: u32,
+    ) -> Result<ExecSyncResponse, Status> {
+        let limit = patience(Duration::from_secs(seconds.into()));
+        let timeout = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+        self.exec_for(id, command, timeout).await
+    }
+
+    /// Runs a command in a container for `timeout` seconds, as they are sent.
+    ///
+    /// # Errors
+    /// The daemon's answer.
+    pub async fn exec_for(
         &self,
         id: &str,
         command: &[&str],

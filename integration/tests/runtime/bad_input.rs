@@ -460,7 +460,7 @@ async fn programs_that_cannot_run_are_named() -> Result<()> {
         &[Code::InvalidArgument],
         &[],
     );
-    let negative = node.cri.exec(&id, &["true"], -1).await;
+    let negative = node.cri.exec_for(&id, &["true"], -1).await;
     refused(
         "negative timeout",
         negative,

@@ -8,7 +8,7 @@ use podwright_cri_api::v1::ContainerState;
 use podwright_integration::{
     cri::Pod,
     node::{Node, until},
-    patience::patience,
+    patience::{amount, patience},
     pod::{ContainerSpec, PodSpec},
 };
 use tokio::time::timeout;
@@ -76,7 +76,7 @@ async fn a_timeout_kills_all_that_was_started() -> Result<()> {
         "while :; do setsid sleep 4242 & sleep 0.01; done",
     ] {
         let started = Instant::now();
-        let refused = node.cri.exec(&id, &["sh", "-c", script], 1).await;
+        let refused = node.cri.exec_for(&id, &["sh", "-c", script], 1).await;
         let took = started.elapsed();
         let refused = refused.unwrap_err();
         assert_eq!(
@@ -192,7 +192,7 @@ async fn commands_of_a_frozen_pod_hold_up_nobody() -> Result<()> {
     let frozen = node.cri.run(&frozen_pod, ContainerSpec::new("c")).await?;
     let pause = parent(node.cri.container_pid(&frozen).await?)?;
     kill(pause, Signal::SIGSTOP)?;
-    let hung = (0..200).map(|_| node.cri.exec(&frozen, &["true"], 60));
+    let hung = (0..amount(200)).map(|_| node.cri.exec(&frozen, &["true"], 60));
     let mut hung = Box::pin(futures_util::future::try_join_all(hung));
     let others = async {
         for _ in 0..10 {
@@ -237,7 +237,7 @@ async fn a_command_s_group_is_the_next_one_s_if_it_is_empty() -> Result<()> {
     assert_ne!(second, first, "it has a process that was left behind");
     assert_eq!(exec_group(&node, &id, "").await?, second);
     // Two at once have one each, and what the deadline of one ends is not the other's.
-    let long = node.cri.exec(&id, &["sleep", "4242"], 1);
+    let long = node.cri.exec_for(&id, &["sleep", "4242"], 1);
     let (ended, beside) = tokio::join!(long, exec_group(&node, &id, "sleep 2;"));
     assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
     beside?;

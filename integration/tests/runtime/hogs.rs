@@ -373,7 +373,7 @@ async fn a_fork_bomb_in_an_exec_ends_with_it() -> Result<()> {
     };
     let bomb = ["sh", "-c", FORK_BOMB];
     for _ in 0..2 {
-        let refused = node.cri.exec(&id, &bomb, 1).await.unwrap_err();
+        let refused = node.cri.exec_for(&id, &bomb, 1).await.unwrap_err();
         assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
         until("the bomb to be gone", alone).await?;
     }
