@@ -1,7 +1,8 @@
 //! The buffers that all containers share.
 
 use crate::log::file::LogFile;
-use crate::log::line::{PREFIX, Records};
+use crate::log::line::{PREFIX, Prefixes, Records, StreamName};
+use crate::log::stream::Progress;
 use crate::sys::Result;
 use crate::sys::memory::{Region, copy};
 use crate::sys::process::now;
@@ -9,7 +10,10 @@ use crate::sys::process::now;
 /// The most that is read from a stream at once.
 pub(crate) const INPUT: usize = 64 * 1024;
 /// Records are written when this is full, or at the end of their batch. It holds the longest record several times.
-const OUTPUT: usize = 128 * 1024;
+const OUTPUT: usize = 384 * 1024;
+/// What the records of a read take when its lines are short, but not very short: those of 100 bytes take a third of this more than
+/// they are. What is longer is written in two pieces.
+const RECORDS_OF_INPUT: usize = INPUT + INPUT / 2;
 
 /// A batch up to this length touches few pages, which stay.
 const SMALL: usize = 8 * 1024;
@@ -44,8 +48,8 @@ impl Buffers {
         self.used_at.is_some()
     }
 
-    pub(super) fn mark_used(&mut self, length: usize, now: i64) {
-        if length > SMALL {
+    pub(super) fn mark_used(&mut self, progress: Progress, now: i64) {
+        if let Progress::Read(SMALL..) = progress {
             self.used_at = Some(now);
         }
     }
@@ -68,21 +72,38 @@ pub(super) struct Batch<'a> {
     buffer: &'a mut [u8],
     used: usize,
     file: &'a mut LogFile,
+    /// When the latest read was.
     now: i64,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(buffer: &'a mut [u8], file: &'a mut LogFile, now: i64) -> Self {
+    pub(super) fn new(buffer: &'a mut [u8], file: &'a mut LogFile) -> Self {
         Self {
             buffer,
             used: 0,
             file,
-            now,
+            now: 0,
         }
     }
 
-    /// Writes what is gathered.
-    pub(super) fn finish(&mut self) {
+    /// Those of the records of a read that was just now.
+    pub(super) fn prefixes(&mut self, stream: StreamName) -> Prefixes {
+        self.now = now();
+        Prefixes::new(stream, self.now)
+    }
+
+    /// Whether the records of another full read have room.
+    pub(super) fn has_room(&self) -> bool {
+        self.buffer.len() - self.used >= RECORDS_OF_INPUT
+    }
+
+    /// Writes what is gathered, and gives the time of the latest read.
+    pub(super) fn finish(mut self) -> i64 {
+        self.write();
+        self.now
+    }
+
+    fn write(&mut self) {
         if self.used > 0 {
             self.file.write(&self.buffer[..self.used], self.now);
             self.used = 0;
@@ -95,7 +116,7 @@ impl Records for Batch<'_> {
         let length = PREFIX + start.len() + rest.len() + 1;
         // Texts are at most MAX_TEXT long, so that an empty buffer holds any record.
         if self.used + length > self.buffer.len() {
-            self.finish();
+            self.write();
         }
         // One bounds check for all parts: this is the hot path of every log line.
         let record = &mut self.buffer[self.used..self.used + length];

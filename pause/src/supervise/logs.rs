@@ -24,7 +24,13 @@ impl Supervisor {
         let Some(log) = &mut container.log else {
             return;
         };
-        match container.streams[index].copy_batch(log, &mut self.buffers) {
+        let stream = &mut container.streams[index];
+        let is_followed = self.fanouts.iter().any(|fanout| fanout.is_of(serial, name));
+        let progress = match is_followed {
+            true => stream.copy_batch(log, &mut self.buffers),
+            false => stream.copy_batches(log, &mut self.buffers),
+        };
+        match progress {
             Progress::Read(length) => self.give_to_clients(serial, name, length),
             Progress::Drained => {}
             Progress::Ended => {
