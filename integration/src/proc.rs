@@ -3,11 +3,17 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use nix::{time::ClockId, unistd::Pid};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    time::ClockId,
+    unistd::Pid,
+};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 /// All process ids.
 pub fn all() -> BTreeSet<u32> {
@@ -15,6 +21,26 @@ pub fn all() -> BTreeSet<u32> {
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// Waits a minute at most for the end of a process that need not be ours: its descriptor is readable then, pidfd_open(2).
+///
+/// # Errors
+/// When there is no such process, or it cannot be waited for.
+pub async fn ended(pid: u32) -> Result<()> {
+    let raw = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let process = raw
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|raw| pidfd_open(raw, PidfdFlags::empty()))
+        .with_context(|| format!("opening process {pid}"))?;
+    let wait = move || {
+        let mut waited = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        poll(&mut waited, PollTimeout::from(60_000u16))
+    };
+    tokio::task::spawn_blocking(wait).await??;
+    Ok(())
 }
 
 /// What the processes are called that runtimes keep for their pods: ours, containerd's, CRI-O's.

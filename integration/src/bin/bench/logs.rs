@@ -35,6 +35,8 @@ pub(crate) async fn measure(target: &Target, measured: &mut Measured) -> Result<
     let cpu = proc::cpu(&runtime);
     let start = Instant::now();
     target.cri.start_container(&id).await?;
+    // Looking for the end now and then would be a quarter of what is measured.
+    proc::ended(target.cri.container_pid(&id).await?).await?;
     let ended = target.cri.wait_exit(&id).await?;
     let elapsed = start.elapsed();
     let cpu = proc::cpu(&runtime).saturating_sub(cpu);
