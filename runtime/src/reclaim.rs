@@ -3,12 +3,14 @@
 //! Nothing in the queue is lost with the daemon: cgroups and directories that are left are found and reclaimed at the
 //! next start, by their names.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
 use crate::cgroup::Cgroup;
 use crate::error::chain;
@@ -21,6 +23,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 /// With nothing to reclaim for so long, the daemon's start is over.
 const REST: Duration = Duration::from_secs(1);
+
+/// What is given up waits until nothing more has come for so long: the end of a memory cgroup keeps `cgroup_mutex` while the kernel
+/// looks at the lists of all file systems, and whoever removes pods one after the other would wait for that at each of them.
+const CALM: Duration = Duration::from_millis(20);
+/// It waits no longer than this, so that a node that is never calm holds the cgroups of a second.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 enum Job {
     Cgroup(Cgroup),
@@ -70,6 +78,29 @@ impl Reclaim {
     }
 }
 
+/// Jobs whose time has not come, in the order in which they came.
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<(Instant, Job)>,
+}
+
+impl Waiting {
+    fn push(&mut self, job: Job, now: Instant) {
+        self.jobs.push_back((now, job));
+    }
+
+    /// When the first one's time comes; none when there is none.
+    fn due(&self) -> Option<Instant> {
+        let (oldest, _) = self.jobs.front()?;
+        let (newest, _) = self.jobs.back()?;
+        Some((*newest + CALM).min(*oldest + LONGEST_WAIT))
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        self.jobs.pop_front().map(|(_, job)| job)
+    }
+}
+
 async fn work(mut queue: mpsc::UnboundedReceiver<Job>) {
     loop {
         match tokio::time::timeout(REST, queue.recv()).await {
@@ -80,8 +111,22 @@ async fn work(mut queue: mpsc::UnboundedReceiver<Job>) {
         }
     }
     memory::forget_start();
-    while let Some(job) = queue.recv().await {
-        run(job).await;
+    let mut waiting = Waiting::default();
+    loop {
+        let come = match waiting.due() {
+            None => Some(queue.recv().await),
+            // Out of time only after everything that has come is counted.
+            Some(due) => timeout_at(due, queue.recv()).await.ok(),
+        };
+        match come {
+            Some(Some(job)) => waiting.push(job, Instant::now()),
+            Some(None) => return,
+            None => {
+                if let Some(job) = waiting.pop() {
+                    run(job).await;
+                }
+            }
+        }
     }
 }
 
@@ -139,4 +184,33 @@ async fn keep_trying(cgroup: Cgroup) {
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     tracing::error!(cgroup = %cgroup.path(), "the cgroup is still busy; the next start tries again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_wait_for_a_calm_moment_but_not_for_ever() {
+        let start = Instant::now();
+        let mut waiting = Waiting::default();
+        assert!(waiting.due().is_none());
+        waiting.push(Job::Directory("0".into()), start);
+        assert_eq!(waiting.due(), Some(start + CALM));
+        // One every half of a calm moment, for longer than any may wait.
+        let step = CALM / 2;
+        let mut last = start;
+        while last < start + 2 * LONGEST_WAIT {
+            last += step;
+            waiting.push(Job::Directory("1".into()), last);
+        }
+        assert_eq!(waiting.due(), Some(start + LONGEST_WAIT));
+        waiting.pop();
+        assert_eq!(waiting.due(), Some(start + step + LONGEST_WAIT));
+        // The last ones need not wait for so long.
+        while waiting.jobs.len() > 1 {
+            waiting.pop();
+        }
+        assert_eq!(waiting.due(), Some(last + CALM));
+    }
 }
