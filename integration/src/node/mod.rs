@@ -12,6 +12,7 @@ pub mod launch;
 mod leak;
 mod netfilter;
 mod network;
+mod private_disk;
 mod processes;
 mod reclaim;
 mod slot;
@@ -25,6 +26,7 @@ pub use daemon::{Daemon, RunDirectory};
 pub use disk::{Disk, DiskSize, Shortage};
 pub use leak::{Snapshot, Usage};
 pub use network::enter_private_network;
+pub use private_disk::enter_private_disk;
 pub use slot::Slot;
 pub use wait::{deadline, until};
 

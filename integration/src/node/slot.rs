@@ -4,9 +4,10 @@ use std::{
     fs::{self, File},
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -17,6 +18,21 @@ use super::{CgroupDriver, reclaim};
 
 /// As many as there are /24 networks from 10.200.0.0 to 10.254.255.0.
 const SLOTS: u32 = 55 * 256;
+
+/// Where slots have their directories, if not in the one for temporary files.
+static PLACE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has this process's slots keep their directories in `place`.
+pub(super) fn keep_in(place: PathBuf) -> Result<()> {
+    PLACE
+        .set(place)
+        .map_err(|place| anyhow!("slots have a place, and cannot be in {}", place.display()))
+}
+
+/// Where slots have their locks, whoever holds them.
+pub(super) fn locks() -> PathBuf {
+    std::env::temp_dir().join("podwright-test-slots")
+}
 
 /// A directory on a tmpfs, if this machine has one of them.
 fn in_memory() -> PathBuf {
@@ -45,7 +61,7 @@ impl Slot {
     /// # Errors
     /// When no slot is free, or an old one cannot be cleared.
     pub fn take() -> Result<Self> {
-        let locks = std::env::temp_dir().join("podwright-test-slots");
+        let locks = locks();
         fs::create_dir_all(&locks).with_context(|| format!("creating {}", locks.display()))?;
         for number in 0..SLOTS {
             let path = locks.join(number.to_string());
@@ -53,7 +69,8 @@ impl Slot {
                 File::create(&path).with_context(|| format!("creating {}", path.display()))?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(held) => {
-                    let directory = std::env::temp_dir().join(format!("podwright-test-{number}"));
+                    let place = PLACE.get().cloned().unwrap_or_else(std::env::temp_dir);
+                    let directory = place.join(format!("podwright-test-{number}"));
                     let slot = Self {
                         number,
                         directory,

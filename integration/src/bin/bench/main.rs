@@ -20,7 +20,10 @@ use std::{path::PathBuf, process::ExitCode, str::FromStr};
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use podwright_integration::{
-    images, node::enter_private_network, peer::Programs, registry::Registry,
+    images,
+    node::{enter_private_disk, enter_private_network},
+    peer::Programs,
+    registry::Registry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -107,13 +110,15 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     println!("opening the test images; building them takes a minute, once");
     images::Store::open()?;
+    // Before there are other threads, as the network below.
+    enter_private_disk()?;
     let mut programs = None;
     if cli.against == Some(Peer::Containerd) {
         println!(
             "opening containerd, runc and CNI plugins; building them takes some minutes, once"
         );
         programs = Some(Programs::open()?);
-        // Before there are other threads. Both runtimes are in it, with nobody else's links and rules.
+        // Both runtimes are in it, with nobody else's links and rules.
         enter_private_network()?;
     }
     let runtime = tokio::runtime::Runtime::new().context("starting the threads")?;
