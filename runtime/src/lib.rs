@@ -225,6 +225,8 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         let served = self.serve_cri(listener, shutdown).await;
         self.node.nri.stop().await;
+        // What takes longer is found by the next start.
+        let _ = tokio::time::timeout(LAST_CALLS, self.node.reclaim.flush()).await;
         served
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cgroup::Cgroup;
@@ -35,9 +35,15 @@ enum Job {
     Directory(PathBuf),
 }
 
+enum Message {
+    Job(Job),
+    /// What waits is to be done at once, and then this be told.
+    Flush(oneshot::Sender<()>),
+}
+
 /// The queue's entrance.
 pub(crate) struct Reclaim {
-    jobs: mpsc::UnboundedSender<Job>,
+    messages: mpsc::UnboundedSender<Message>,
     trash: PathBuf,
 }
 
@@ -45,19 +51,31 @@ impl Reclaim {
     /// Starts the queue; directories are moved to `trash` first, which is on their file system.
     pub(crate) fn start(trash: PathBuf) -> io::Result<Self> {
         std::fs::create_dir_all(&trash)?;
-        let (jobs, queue) = mpsc::unbounded_channel();
+        let (messages, queue) = mpsc::unbounded_channel();
         for left in std::fs::read_dir(&trash)? {
             // The receiver is right here.
-            let _ = jobs.send(Job::Directory(left?.path()));
+            let _ = messages.send(Message::Job(Job::Directory(left?.path())));
         }
         tokio::spawn(work(queue));
-        Ok(Self { jobs, trash })
+        Ok(Self { messages, trash })
     }
 
     /// Removes a cgroup with all below it, once its processes are gone.
     pub(crate) fn cgroup(&self, cgroup: Cgroup) {
+        self.push(Job::Cgroup(cgroup));
+    }
+
+    fn push(&self, job: Job) {
         // The queue ends only with the daemon.
-        let _ = self.jobs.send(Job::Cgroup(cgroup));
+        let _ = self.messages.send(Message::Job(job));
+    }
+
+    /// Does what waits at once: a daemon that ends leaves no work to the next one, which there may never be. What is busy stays.
+    pub(crate) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        let _ = self.messages.send(Message::Flush(done));
+        // It fails when the queue has ended, which then has nothing.
+        let _ = flushed.await;
     }
 
     /// Removes a directory. It is gone from its place when this returns, so that a crash cannot bring it back half removed.
@@ -74,7 +92,7 @@ impl Reclaim {
             },
             None => path,
         };
-        let _ = self.jobs.send(Job::Directory(path));
+        self.push(Job::Directory(path));
     }
 }
 
@@ -101,10 +119,13 @@ impl Waiting {
     }
 }
 
-async fn work(mut queue: mpsc::UnboundedReceiver<Job>) {
+async fn work(mut queue: mpsc::UnboundedReceiver<Message>) {
     loop {
         match tokio::time::timeout(REST, queue.recv()).await {
-            Ok(Some(job)) => run(job).await,
+            Ok(Some(Message::Job(job))) => run(job).await,
+            Ok(Some(Message::Flush(done))) => {
+                let _ = done.send(());
+            }
             Ok(None) => return,
             // The daemon has started, and what earlier ones have left is gone.
             Err(_) => break,
@@ -119,7 +140,13 @@ async fn work(mut queue: mpsc::UnboundedReceiver<Job>) {
             Some(due) => timeout_at(due, queue.recv()).await.ok(),
         };
         match come {
-            Some(Some(job)) => waiting.push(job, Instant::now()),
+            Some(Some(Message::Job(job))) => waiting.push(job, Instant::now()),
+            Some(Some(Message::Flush(done))) => {
+                while let Some(job) = waiting.pop() {
+                    run(job).await;
+                }
+                let _ = done.send(());
+            }
             Some(None) => return,
             None => {
                 if let Some(job) = waiting.pop() {
