@@ -79,7 +79,7 @@ impl VmTest {
             },
             limit: match self.whole {
                 true => Duration::from_secs(4 * 3600),
-                false => Duration::from_secs(25 * 60),
+                false => Duration::from_secs(40 * 60),
             },
         };
         for done in run_all(&plan, &parts) {
