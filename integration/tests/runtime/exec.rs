@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use podwright_cri_api::v1::ContainerState;
 use podwright_integration::{
     cri::Pod,
@@ -212,6 +213,65 @@ async fn commands_of_a_frozen_pod_hold_up_nobody() -> Result<()> {
         assert_eq!(done.exit_code, 0);
     }
     node.finish().await
+}
+
+/// A daemon that does not read for a moment, for it waits for the kernel or for a processor, is not the end of a pod.
+#[tokio::test]
+async fn commands_that_end_while_the_daemon_is_busy_are_told_later() -> Result<()> {
+    let (node, _, id) = sleeping().await?;
+    let commands = amount(600);
+    let calls = (0..commands).map(|_| node.cri.exec(&id, &["sleep", "4242"], 120));
+    let mut calls = Box::pin(futures_util::future::try_join_all(calls));
+    let all_sleep = until("all commands to sleep", || async {
+        let sleeping = sleeping_commands(&node).map_err(|error| format!("{error:#}"))?;
+        match sleeping.len() == commands {
+            true => Ok(sleeping),
+            false => Err(format!("{} of {commands} do", sleeping.len())),
+        }
+    });
+    let sleeping = tokio::select! {
+        done = calls.as_mut() => bail!("the commands have ended: {done:?}"),
+        sleeping = all_sleep => sleeping?,
+    };
+    let daemon = Pid::from_raw(
+        node.daemon
+            .pid()
+            .context("there is no daemon")?
+            .try_into()?,
+    );
+    kill(daemon, Signal::SIGSTOP)?;
+    for pid in sleeping {
+        kill(pid, Signal::SIGKILL)?;
+    }
+    until("all commands to be gone", || async {
+        match sleeping_commands(&node) {
+            Ok(left) if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await?;
+    kill(daemon, Signal::SIGCONT)?;
+    for done in calls.await? {
+        assert_eq!(done.exit_code, 137);
+    }
+    assert_eq!(node.cri.exec(&id, &["true"], 10).await?.exit_code, 0);
+    node.finish().await
+}
+
+/// The processes in the groups of commands that have become `sleep`.
+fn sleeping_commands(node: &Node) -> Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for group in node.daemon.slot().exec_groups()? {
+        // One that is gone meanwhile has no processes.
+        let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        for pid in members.lines() {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if name.trim() == "sleep" {
+                found.push(Pid::from_raw(pid.parse()?));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The group that a command of its own is in, by the line of /proc/PID/cgroup; and what it has started besides stays there.

@@ -10,6 +10,10 @@ use podwright_pause::version::Version;
 use podwright_pause::wire::{DecodeError, Reader, Wire};
 use std::os::fd::{AsFd, OwnedFd};
 
+/// What a daemon may leave unread, in the kernel's bytes: some ten thousand answers. The usual 208 KiB are of less than three hundred, and a
+/// busy daemon that had left so many was cut off, and took that for the end of the pod.
+const UNREAD: i32 = 8 << 20;
+
 /// One connection.
 pub(super) struct Connection {
     pub(super) serial: u32,
@@ -40,7 +44,7 @@ impl Asker {
 }
 
 impl Connection {
-    /// Sends without waiting. A peer that leaves some hundred answers unread is broken: it is cut off, and may connect
+    /// Sends without waiting. A peer that leaves more unread than [`UNREAD`] is broken: it is cut off, and may connect
     /// again and list. What it does not know it is not told.
     pub(super) fn send(&self, message: &Message<Answer>, fds: &[OwnedFd]) -> Result<(), Errno> {
         let Ok(mut packet) = message.to_known_bytes_of(self.version) else {
@@ -70,6 +74,8 @@ impl Supervisor {
         if socket::peer_uid(socket.as_fd()) != Ok(process::own_uid()) {
             return;
         }
+        // What is not granted is done without.
+        let _ = socket::hold_unread(socket.as_fd(), UNREAD);
         let serial = self.serials.next();
         if self
             .epoll

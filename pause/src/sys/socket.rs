@@ -51,6 +51,25 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
     }
 }
 
+/// Has the kernel hold so many bytes of unread packets, by its own count of them, whatever the machine's limit is (SO_SNDBUFFORCE of
+/// socket(7), which needs CAP_NET_ADMIN).
+pub(crate) fn hold_unread(socket: BorrowedFd<'_>, bytes: i32) -> Result<()> {
+    // The kernel doubles what it is given, for its own structures.
+    let half = bytes / 2;
+    // SAFETY: the kernel reads an int from `half`, which lives until the call's end.
+    let returned = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUFFORCE,
+            ptr::from_ref(&half).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    check(returned.into())?;
+    Ok(())
+}
+
 /// The user id of a connection's other end, when it connected (SO_PEERCRED).
 pub(crate) fn peer_uid(connection: BorrowedFd<'_>) -> Result<u32> {
     let mut peer = libc::ucred {
