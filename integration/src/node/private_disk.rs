@@ -28,17 +28,17 @@ pub fn enter_private_disk() -> Result<()> {
     let place = slot::locks().join("disk");
     fs::create_dir_all(&place).with_context(|| format!("creating {}", place.display()))?;
     let image = place.with_extension(std::process::id().to_string());
-    make(&image).with_context(|| format!("making a file system in {}", image.display()))?;
-    let mounted = enter(&image, &place);
+    File::create(&image).with_context(|| format!("creating {}", image.display()))?;
+    let mounted = make(&image).and_then(|()| enter(&image, &place));
     // A mounted one is kept by its loop device.
     fs::remove_file(&image).with_context(|| format!("deleting {}", image.display()))?;
-    mounted?;
+    mounted.with_context(|| format!("making a file system on {}", place.display()))?;
     slot::keep_in(place)
 }
 
 /// Nothing is left to be made in the background, which would be measured with whatever is.
 fn make(image: &Path) -> Result<()> {
-    File::create(image)?.set_len(BYTES)?;
+    File::options().write(true).open(image)?.set_len(BYTES)?;
     let options = "lazy_itable_init=0,lazy_journal_init=0";
     run(Command::new("mkfs.ext4")
         .args(["-q", "-F", "-E", options])

@@ -93,3 +93,59 @@ impl Stream {
         batch.finish();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test fails by panicking
+mod tests {
+    use super::*;
+    use crate::log::line::PREFIX;
+    use std::io::{Read, Seek, Write};
+
+    const LINE: &[u8] = b"a line of some forty bytes and no more..\n";
+    const LINES: usize = 8_000;
+
+    /// A pipe that holds [`LINES`] lines and has no writer any more.
+    fn full_stream() -> Stream {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        file::set_nonblocking(reader.as_fd()).unwrap();
+        file::set_pipe_capacity(reader.as_fd(), 1024 * 1024).unwrap();
+        writer.write_all(&LINE.repeat(LINES)).unwrap();
+        Stream::new(reader.into(), StreamName::Stdout)
+    }
+
+    /// How many times `copy` was called until the end, and what is in the log then.
+    fn copied(copy: fn(&mut Stream, &mut LogFile, &mut Buffers) -> Progress) -> (usize, Vec<u8>) {
+        let mut kept = tempfile::tempfile().unwrap();
+        let mut log = LogFile::new(kept.try_clone().unwrap());
+        let (mut stream, mut buffers) = (full_stream(), Buffers::new().unwrap());
+        let mut calls = 1;
+        while copy(&mut stream, &mut log, &mut buffers) != Progress::Ended {
+            calls += 1;
+        }
+        let mut text = Vec::new();
+        kept.rewind().unwrap();
+        kept.read_to_end(&mut text).unwrap();
+        (calls, text)
+    }
+
+    #[test]
+    fn several_reads_are_one_batch_and_nothing_of_them_is_lost() {
+        let reads = (LINE.len() * LINES).div_ceil(INPUT);
+        for (copy, most) in [
+            (
+                Stream::copy_batch as fn(&mut _, &mut _, &mut _) -> _,
+                reads + 1,
+            ),
+            (Stream::copy_batches, reads.div_ceil(2) + 1),
+        ] {
+            let (calls, text) = copied(copy);
+            assert!(calls <= most, "{calls} calls for {reads} reads");
+            let texts: Vec<_> = text
+                .split_inclusive(|&byte| byte == b'\n')
+                .map(|record| &record[PREFIX..])
+                .collect();
+            assert_eq!(texts.len(), LINES);
+            assert!(texts.iter().all(|text| *text == LINE));
+        }
+    }
+}
