@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use crate::cgroup::Cgroup;
 use crate::error::chain;
@@ -37,7 +38,7 @@ enum Job {
 
 enum Message {
     Job(Job),
-    /// What waits is to be done at once, and then this be told.
+    /// What waits is to be done at once, and this be told when it is gone.
     Flush(oneshot::Sender<()>),
 }
 
@@ -70,7 +71,8 @@ impl Reclaim {
         let _ = self.messages.send(Message::Job(job));
     }
 
-    /// Does what waits at once: a daemon that ends leaves no work to the next one, which there may never be. What is busy stays.
+    /// Does what waits at once, and returns when that is gone: a daemon that ends leaves no work to the next one, which there may never be.
+    /// A group whose processes live on is waited for as long as anybody would try to remove it.
     pub(crate) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         let _ = self.messages.send(Message::Flush(done));
@@ -120,12 +122,11 @@ impl Waiting {
 }
 
 async fn work(mut queue: mpsc::UnboundedReceiver<Message>) {
+    let busy = TaskTracker::new();
     loop {
         match tokio::time::timeout(REST, queue.recv()).await {
-            Ok(Some(Message::Job(job))) => run(job).await,
-            Ok(Some(Message::Flush(done))) => {
-                let _ = done.send(());
-            }
+            Ok(Some(Message::Job(job))) => run(job, &busy).await,
+            Ok(Some(Message::Flush(done))) => tell_when_gone(&busy, done),
             Ok(None) => return,
             // The daemon has started, and what earlier ones have left is gone.
             Err(_) => break,
@@ -143,26 +144,37 @@ async fn work(mut queue: mpsc::UnboundedReceiver<Message>) {
             Some(Some(Message::Job(job))) => waiting.push(job, Instant::now()),
             Some(Some(Message::Flush(done))) => {
                 while let Some(job) = waiting.pop() {
-                    run(job).await;
+                    run(job, &busy).await;
                 }
-                let _ = done.send(());
+                tell_when_gone(&busy, done);
             }
             Some(None) => return,
             None => {
                 if let Some(job) = waiting.pop() {
-                    run(job).await;
+                    run(job, &busy).await;
                 }
             }
         }
     }
 }
 
-async fn run(job: Job) {
+/// Tells once what was busy is gone too; what comes meanwhile does not wait for that.
+fn tell_when_gone(busy: &TaskTracker, done: oneshot::Sender<()>) {
+    let busy = busy.clone();
+    tokio::spawn(async move {
+        busy.close();
+        busy.wait().await;
+        // Whoever has asked may have stopped waiting.
+        let _ = done.send(());
+    });
+}
+
+async fn run(job: Job, busy: &TaskTracker) {
     match job {
         Job::Cgroup(cgroup) => {
             if !try_remove(&cgroup) {
                 // Its processes are dying; others in the queue need not wait for that.
-                tokio::spawn(keep_trying(cgroup));
+                busy.spawn(keep_trying(cgroup));
             }
         }
         Job::Directory(path) => {

@@ -18,6 +18,15 @@ struct Failure {
     name: String,
     kind: Kind,
     lines: VecDeque<String>,
+    place: Place,
+}
+
+/// Where in a failure's output a line is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Said,
+    /// Within the frames of a backtrace, each of them indented, which would push out what was said before them.
+    Backtrace,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +35,23 @@ enum Kind {
     Test,
     /// A spec of our conformance: `FAIL NAME`, and then the reason, indented.
     Spec,
+}
+
+impl Failure {
+    fn keep(&mut self, line: &str) {
+        self.place = match (self.place, line) {
+            (_, "stack backtrace:" | "Stack backtrace:") => Place::Backtrace,
+            (Place::Backtrace, frame) if frame.starts_with(' ') => Place::Backtrace,
+            _ => Place::Said,
+        };
+        if matches!(self.place, Place::Backtrace) {
+            return;
+        }
+        self.lines.push_back(line.to_owned());
+        if self.lines.len() > LINES {
+            self.lines.pop_front();
+        }
+    }
 }
 
 impl Failures {
@@ -45,10 +71,7 @@ impl Failures {
             if ends {
                 self.close();
             } else {
-                open.lines.push_back(line.to_owned());
-                if open.lines.len() > LINES {
-                    open.lines.pop_front();
-                }
+                open.keep(line);
             }
         }
     }
@@ -65,6 +88,7 @@ impl Failures {
             name: name.trim().to_owned(),
             kind,
             lines: VecDeque::new(),
+            place: Place::Said,
         });
     }
 
@@ -114,6 +138,22 @@ mod tests {
         let told = told(&format!("---- a stdout ----\n{lines}"));
         assert!(told[0].starts_with("a\n80\n81"), "{told:?}");
         assert!(told[0].ends_with("\n99"), "{told:?}");
+    }
+
+    #[test]
+    fn backtraces_do_not_push_out_the_reason() {
+        let frames: String = (0..60)
+            .map(|n| format!("  {n}: a::frame\n             at ./x.rs:{n}:1\n"))
+            .collect();
+        let output = format!(
+            "---- a stdout ----\nError: late\n\nCaused by:\n    why\n\nStack backtrace:\n{frames}\n\
+             ---- b stdout ----\nthread 'b' panicked\nstack backtrace:\n{frames}note: more\n"
+        );
+        let expected = [
+            "a\nError: late\nCaused by:\n    why",
+            "b\nthread 'b' panicked\nnote: more",
+        ];
+        assert_eq!(told(&output), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The daemon's death: pods run on, and the next start knows all of it.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
@@ -11,7 +11,7 @@ use nix::{
 use podwright_cri_api::v1::{ContainerState, PodSandboxState};
 use podwright_integration::{
     cri::Pod,
-    node::{Node, until},
+    node::{Node, Snapshot, until},
     patience::amount,
     pod::{ContainerSpec, PodSpec},
 };
@@ -232,6 +232,34 @@ async fn a_terminated_daemon_leaves_pods_running() -> Result<()> {
     assert!(is_running(pid));
     node.daemon.restart().await?;
     assert_eq!(node.cri.container_pid(&id).await?, pid);
+    node.finish().await
+}
+
+/// Nobody may ever start another one.
+#[tokio::test]
+async fn a_terminated_daemon_leaves_nothing_of_removed_pods() -> Result<()> {
+    let mut node = Node::start().await?;
+    let ready = node.cri.run_pod(PodSpec::new("first")).await?;
+    node.cri.run(&ready, ContainerSpec::new("c")).await?;
+    let before = Snapshot::of(node.daemon.slot())?;
+    let mut pods = Vec::new();
+    for number in 0..amount(16) {
+        let pod = node
+            .cri
+            .run_pod(PodSpec::new(&format!("pod-{number}")))
+            .await?;
+        node.cri.run(&pod, ContainerSpec::new("c")).await?;
+        pods.push(pod);
+    }
+    // What is given up right after a daemon's start does not wait; with nothing for a second, the start is over.
+    tokio::time::sleep(Duration::from_millis(1500)).await; // the daemon tells nobody of that
+    for pod in &pods {
+        node.cri.stop_pod(&pod.id).await?;
+        node.cri.remove_pod(&pod.id).await?;
+    }
+    node.daemon.terminate().await?;
+    before.wait_equal(node.daemon.slot()).await?;
+    node.daemon.restart().await?;
     node.finish().await
 }
 
