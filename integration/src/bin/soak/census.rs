@@ -30,6 +30,8 @@ const LONGEST: Duration = Duration::from_secs(180);
 const STILL: f64 = 0.005;
 /// A machine that rests uses less of a processor.
 const QUIET: f64 = 0.05;
+/// A slab cache is told of when its objects take so many KiB more or less than before.
+const CACHE_TOLD: f64 = 8.0;
 
 /// Who else uses the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +135,20 @@ impl Census {
             let [old, new] = [old, new].map(|counts| counts.get(kind).copied().unwrap_or_default());
             if old != new {
                 let _ = writeln!(text, "  {kind}: {old} before, {new} after");
+            }
+        }
+        text
+    }
+
+    /// Slab caches that hold more or less than `before`, one a line: the table has only those that a leak of ours is likely in.
+    pub(crate) fn other_caches(&self, before: &Self) -> String {
+        let (old, new) = (before.kernel.caches(), self.kernel.caches());
+        let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let mut text = String::new();
+        for name in names {
+            let [old, new] = [&old, &new].map(|caches| caches.get(name).copied().unwrap_or(0.0));
+            if (new - old).abs() >= CACHE_TOLD {
+                let _ = writeln!(text, "  {name}: {old:.0} before, {new:.0} after");
             }
         }
         text

@@ -73,11 +73,14 @@ const fn slab(what: &'static str, count: fn(&Census) -> Option<f64>) -> Item {
 /// Each processor's memory cgroup stock holds charges of up to seven groups, and its stock of objects those of one, until another group's
 /// take their place; a group that is held so is gone but not freed (mm/memcontrol.c).
 const HELD_GROUPS: Allowance = Allowance::PerProcessor(8.0);
+/// What those groups have of memory for each processor: five to eleven allocations each, by their controller.
+const ALLOCATIONS: Allowance = Allowance::PerProcessor(64.0);
 /// Each processor keeps free objects of each cache for itself, which slabinfo counts as used; shrinking does not take all.
 const FREE_OBJECTS: Allowance = Allowance::PerProcessor(32.0);
 /// The same for the dozen caches of sizes from 8 bytes to 8 KiB.
 const FREE_OBJECTS_OF_SIZES: Allowance = Allowance::PerProcessor(128.0);
-/// The allocator of memory per processor keeps pages that are empty, and gives back whole chunks only (mm/percpu.c).
+/// The allocator of memory per processor keeps pages that are empty, and gives back whole chunks only (mm/percpu.c): judged where the kernel
+/// does not tell how many allocations there are.
 const EMPTY_PAGES: Allowance = Allowance::PerProcessor(64.0);
 
 /// All lines, in order.
@@ -118,18 +121,27 @@ pub(crate) const ITEMS: &[Item] = &[
     machine("SUnreclaim", "KiB", Allowance::Nothing, |c| {
         c.kernel.memory("SUnreclaim")
     }),
-    machine("Percpu", "KiB", EMPTY_PAGES, |c| c.kernel.memory("Percpu")),
-    slab("slab net_namespace", |c| c.kernel.slab("net_namespace ")),
-    slab("slab mnt_cache", |c| c.kernel.slab("mnt_cache ")),
-    slab("slab mem_cgroup", |c| c.kernel.slab("mem_cgroup ")),
-    slab("slab kernfs_node_cache", |c| {
-        c.kernel.slab("kernfs_node_cache ")
+    machine(
+        "memory for each processor, allocations",
+        "",
+        ALLOCATIONS,
+        |c| c.kernel.percpu_allocations(),
+    ),
+    machine("Percpu", "KiB", EMPTY_PAGES, |c| {
+        let counted = c.kernel.percpu_allocations().is_some();
+        c.kernel.memory("Percpu").filter(|_| !counted)
     }),
-    slab("slab task_struct", |c| c.kernel.slab("task_struct ")),
-    slab("slab pid", |c| c.kernel.slab("pid ")),
-    slab("slab filp", |c| c.kernel.slab("filp ")),
+    slab("slab net_namespace", |c| c.kernel.cache("net_namespace")),
+    slab("slab mnt_cache", |c| c.kernel.cache("mnt_cache")),
+    slab("slab mem_cgroup", |c| c.kernel.cache("mem_cgroup")),
+    slab("slab kernfs_node_cache", |c| {
+        c.kernel.cache("kernfs_node_cache")
+    }),
+    slab("slab task_struct", |c| c.kernel.cache("task_struct")),
+    slab("slab pid", |c| c.kernel.cache("pid")),
+    slab("slab filp", |c| c.kernel.cache("filp")),
     slab("slab sock_inode_cache", |c| {
-        c.kernel.slab("sock_inode_cache ")
+        c.kernel.cache("sock_inode_cache")
     }),
     machine("slab kmalloc-cg-*", "KiB", FREE_OBJECTS_OF_SIZES, |c| {
         c.kernel.slab("kmalloc-cg-")

@@ -1,8 +1,9 @@
 //! What the kernel holds for the whole machine: see proc(5), cgroups(7), slabinfo(5).
 
-use std::{fs, io::Write as _, path::Path};
+use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, Result};
+use nix::mount::{MsFlags, mount};
 
 /// The kernel's own counts at a moment.
 #[derive(Debug)]
@@ -14,6 +15,16 @@ pub(crate) struct Kernel {
     /// Of the unified hierarchy; empty where it is not mounted.
     cgroup_stat: String,
     cgroups: String,
+    /// Empty where the kernel does not have it.
+    percpu_stats: String,
+}
+
+const DEBUG: &str = "/sys/kernel/debug";
+
+/// Has the kernel show what it tells in debugfs only, to this process's own mount namespace. What it does not show is not judged.
+pub(crate) fn show_debug() {
+    let (none, kind) = (Some("none"), Some("debugfs"));
+    let _ = mount(none, DEBUG, kind, MsFlags::empty(), None::<&str>);
 }
 
 impl Kernel {
@@ -31,6 +42,7 @@ impl Kernel {
             sockstat: read("/proc/net/sockstat")?,
             cgroup_stat,
             cgroups: read("/proc/cgroups")?,
+            percpu_stats: read(&format!("{DEBUG}/percpu_stats")).unwrap_or_default(),
         })
     }
 
@@ -47,17 +59,36 @@ impl Kernel {
     /// KiB of the objects in all slab caches whose name begins so. A cache that the kernel has merged with another of its
     /// size has no name of its own.
     pub(crate) fn slab(&self, start: &str) -> Option<f64> {
-        let caches = self
-            .slabinfo
-            .lines()
-            .filter(|line| line.starts_with(start))
-            .filter_map(|line| {
-                let mut figures = line.split_whitespace().skip(1);
-                let active: f64 = figures.next()?.parse().ok()?;
-                let size: f64 = figures.nth(1)?.parse().ok()?;
-                Some(active * size / 1024.0)
-            });
-        caches.reduce(|sum, one| sum + one)
+        let caches = self.caches().into_iter();
+        caches
+            .filter(|(name, _)| name.starts_with(start))
+            .map(|(_, size)| size)
+            .reduce(|sum, one| sum + one)
+    }
+
+    /// KiB of the objects in the slab cache of this name.
+    pub(crate) fn cache(&self, name: &str) -> Option<f64> {
+        self.caches().get(name).copied()
+    }
+
+    /// KiB of the objects in each slab cache.
+    pub(crate) fn caches(&self) -> BTreeMap<&str, f64> {
+        let sizes = self.slabinfo.lines().filter_map(|line| {
+            let mut figures = line.split_whitespace();
+            let name = figures.next()?;
+            let active: f64 = figures.next()?.parse().ok()?;
+            let size: f64 = figures.nth(1)?.parse().ok()?;
+            Some((name, active * size / 1024.0))
+        });
+        sizes.collect()
+    }
+
+    /// How many allocations of memory for each processor there are. The pages that they are in are more or less by chance: the allocator gives
+    /// back whole chunks only, whose last allocation has gone (mm/percpu.c).
+    pub(crate) fn percpu_allocations(&self) -> Option<f64> {
+        let mut lines = self.percpu_stats.lines();
+        let count = lines.find_map(|line| line.trim_start().strip_prefix("nr_cur_alloc"))?;
+        count.trim_start_matches([' ', ':']).trim_end().parse().ok()
     }
 
     /// A figure after `name` in a line of /proc/net/sockstat.
@@ -141,6 +172,8 @@ mod tests {
             cgroups: "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\n\
                 memory\t4\t33\t1\nhugetlb\t0\t9\t1\n"
                 .to_owned(),
+            percpu_stats: "Global Stats:\n  nr_dealloc          :     4321\n  nr_cur_alloc        :         1230\n"
+                .to_owned(),
         }
     }
 
@@ -149,17 +182,24 @@ mod tests {
         let kernel = kernel();
         assert_eq!(kernel.memory("SUnreclaim"), Some(88836.0));
         assert_eq!(kernel.slab("kmalloc-cg-"), Some(120.0));
+        assert_eq!(kernel.cache("kmalloc-cg-512"), Some(5.0));
         assert_eq!(kernel.sockets("sockets", "used"), Some(32.0));
         assert_eq!(kernel.sockets("TCP", "alloc"), Some(4.0));
         assert_eq!(kernel.unified_cgroups("nr_dying_descendants"), Some(7.0));
         assert_eq!(kernel.v1_cgroups(), Some(34.0));
+        assert_eq!(kernel.percpu_allocations(), Some(1230.0));
     }
 
     #[test]
     fn what_a_kernel_does_not_tell_is_not_zero() {
-        let kernel = kernel();
+        let kernel = Kernel {
+            percpu_stats: String::new(),
+            ..kernel()
+        };
+        assert_eq!(kernel.percpu_allocations(), None);
         assert_eq!(kernel.memory("Percpu"), None);
         assert_eq!(kernel.slab("mnt_cache"), None);
+        assert_eq!(kernel.cache("kmalloc-cg"), None);
         assert_eq!(kernel.sockets("UDP", "inuse"), None);
         assert_eq!(kernel.unified_cgroups("nr_subsys_memory"), None);
     }

@@ -16,7 +16,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser;
 use podwright_integration::{
-    cri::Cri, images::BUSYBOX, node::Daemon, patience::amount, proc::Processors, registry::Registry,
+    cri::Cri,
+    images::{self, BUSYBOX},
+    node::{Daemon, enter_private_disk},
+    patience::amount,
+    proc::Processors,
+    registry::Registry,
 };
 
 use census::{Census, Company};
@@ -26,9 +31,8 @@ use flat::{Line, Verdict};
 /// What comes to be on first use is there after so many cycles.
 const WARM_UP: usize = 1_000;
 /// For how long a soak of [`FULL`] cycles warms up, and a shorter one in proportion. A daemon keeps events for a client of an earlier one for
-/// five minutes. An ext4 without a journal passes over all inodes that were removed in the last six (`recently_deleted` in the kernel's
-/// fs/ext4/ialloc.c), so that each of a pod's files takes longer until that many are there.
-const STEADY: Duration = Duration::from_secs(7 * 60);
+/// five minutes.
+const STEADY: Duration = Duration::from_secs(6 * 60);
 /// See above.
 const FULL: usize = 100_000;
 /// Cycles at each end whose times are compared; fewer when there are not twice as many.
@@ -50,15 +54,8 @@ struct Cli {
     alone: bool,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = tokio::select! {
-        done = run(&cli) => done,
-        // Dropping the run ends what it has started.
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
-    };
-    match done {
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("soak: {error:#}");
@@ -67,8 +64,23 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<()> {
     println!("opening the test images; building them takes a minute, once");
+    images::Store::open()?;
+    // Before there are other threads.
+    enter_private_disk()?;
+    kernel::show_debug();
+    let runtime = tokio::runtime::Runtime::new().context("starting the threads")?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = judge(cli) => done,
+            // Dropping the run ends what it has started.
+            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        }
+    })
+}
+
+async fn judge(cli: &Cli) -> Result<()> {
     let registry = Registry::with_test_images().await?;
     let mut daemon = Daemon::start(&registry).await?;
     let cri = Cri::new(daemon.client(), &daemon.slot().path("logs"));
@@ -133,6 +145,12 @@ async fn soak(daemon: &Daemon, cri: &Cri, cli: &Cli) -> Result<Vec<Line>> {
     let other = after.other_descriptors(&before);
     if !other.is_empty() {
         println!("other descriptors of the daemon's:\n{other}");
+    }
+    if seen == Company::Alone {
+        println!(
+            "slab caches, KiB of objects:\n{}",
+            after.other_caches(&before)
+        );
     }
     let mut lines = flat::compare(&before, &after, seen);
     let ([up, exec], [last_up, last_exec]) = (ends.first.slowest(), ends.last.slowest());
