@@ -7,7 +7,7 @@ use podwright_cri_api::v1::{
     LinuxContainerResources, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest,
 };
 use podwright_integration::{
-    node::Node,
+    node::{Node, until},
     pod::{ContainerSpec, PodSpec},
 };
 use tonic::{Code, Status};
@@ -226,6 +226,16 @@ async fn an_updated_oom_score_is_every_processs() -> Result<()> {
         oom_score_adj,
         ..LinuxContainerResources::default()
     };
+    // A process that is being forked has its parent's score long before its group lists it.
+    until("both to be there", || async {
+        let said = node.cri.shell(&id, "cat /proc/[0-9]*/comm").await;
+        let said = said.map_err(|error| format!("{error:#}"))?;
+        match said.matches("sleep").count() {
+            2 => Ok(()),
+            _ => Err(said),
+        }
+    })
+    .await?;
     let every = "for p in /proc/[0-9]*; do cat $p/oom_score_adj; done | sort -u";
     for wanted in [700, 300] {
         update(&node, &id, score(wanted)).await?;

@@ -11,7 +11,8 @@ use crate::error::{CallError, Context};
 /// How often processes are looked for that were forked meanwhile by some that had the old score.
 const ROUNDS: usize = 8;
 
-/// Gives every process of the cgroup this score.
+/// Gives every process of the cgroup this score. One whose fork takes longer than all looks keeps its parent's: the kernel copies that first,
+/// and lists the process in its group last (copy_process in kernel/fork.c).
 pub(super) fn set(cgroup: &Cgroup, score: i32) -> Result<(), CallError> {
     let failed = || {
         format!(
