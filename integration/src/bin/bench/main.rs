@@ -183,13 +183,14 @@ async fn measure(mut target: Target, registry: &Registry, only: &[Rows]) -> Resu
         if !wanted {
             continue;
         }
+        target.settle().await?;
         match rows {
             Rows::Idle => crowd::idle(&target, &mut measured).await?,
             Rows::Latency => latency::measure(&target, &mut measured).await?,
             Rows::Throughput => throughput::measure(&target, &mut measured).await?,
             Rows::Logs => {
                 machine::measure_file(target.logs(), &mut measured)?;
-                target.long_rest().await?;
+                target.settle().await?;
                 logs::measure(&target, &mut measured).await?;
             }
             Rows::Streams => match streams::measure(&target, &mut measured).await {

@@ -236,6 +236,12 @@ impl Target {
         }
     }
 
+    /// The same once what the rows before have left is on the disk: the kernel would write it under the rows that follow.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        tokio::task::spawn_blocking(nix::unistd::sync).await?;
+        self.long_rest().await
+    }
+
     /// Ends a private daemon.
     pub(crate) async fn close(self) -> Result<()> {
         match self.runtime {
