@@ -225,8 +225,12 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         let served = self.serve_cri(listener, shutdown).await;
         self.node.nri.stop().await;
-        // What takes longer is found by the next start.
-        let _ = tokio::time::timeout(LAST_CALLS, self.node.reclaim.flush()).await;
+        let flushed = tokio::time::timeout(LAST_CALLS, self.node.reclaim.flush()).await;
+        if flushed.is_err() {
+            tracing::warn!(
+                "not everything of removed pods is reclaimed yet; the next start goes on"
+            );
+        }
         served
     }
 
