@@ -319,7 +319,8 @@ async fn a_zygote_that_is_killed_or_frozen_is_replaced() -> Result<()> {
     kill(second, Signal::SIGSTOP)?;
     let late = node.cri.run_pod(PodSpec::new("frozen")).await;
     let late = late.err().context("a frozen zygote bears")?;
-    ensure!(format!("{late:#}").contains("did not answer"), "{late:#}");
+    let why = format!("process {second} was stopped by a signal");
+    ensure!(format!("{late:#}").contains(&why), "{late:#}");
     node.cri.run_pod(PodSpec::new("thawed")).await?;
     ensure!(zygote(&node)? != second);
     until("the frozen one to be gone", || async {

@@ -28,6 +28,7 @@ mod namespaces;
 mod network;
 mod nri;
 mod reboot;
+mod reconnect;
 mod seccomp;
 mod selinux;
 mod stats;

@@ -10,8 +10,8 @@ use podwright_pause::version::Version;
 use podwright_pause::wire::{DecodeError, Reader, Wire};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What a daemon may leave unread, in the kernel's bytes: some ten thousand answers. The usual 208 KiB are of less than three hundred, and a
-/// busy daemon that had left so many was cut off, and took that for the end of the pod.
+/// What a daemon may leave unread, in the kernel's bytes: some ten thousand answers. The usual 208 KiB are of less than three hundred, and
+/// who is cut off loses the commands that it runs.
 const UNREAD: i32 = 8 << 20;
 
 /// One connection.

@@ -128,6 +128,11 @@ fn take_terminal(plan: &mut LaunchPlan) {
     }
 }
 
+/// The end of a command was not seen.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the pod, or the connection to its pause process, ended with the command")]
+pub(crate) struct Unseen;
+
 /// A command that is killed when nobody waits for it any more: its client's deadline has passed, or the client is gone.
 pub(crate) struct Running {
     container: Arc<Container>,
@@ -140,13 +145,16 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Waits for its end; none when the pod ends with it. What it leaves behind is its container's from then on.
-    pub(crate) async fn ended(&mut self) -> Option<Exit> {
-        let exit = (&mut self.end).await.ok();
+    /// Waits for its end. What it leaves behind is its container's from then on.
+    ///
+    /// # Errors
+    /// The pod has ended with it, or the connection to pause, which then kills all that it started.
+    pub(crate) async fn ended(&mut self) -> Result<Exit, Unseen> {
+        let exit = (&mut self.end).await.map_err(|_| Unseen)?;
         if let Some(group) = self.group.take() {
             self.container.exec_groups.give_back(group);
         }
-        exit
+        Ok(exit)
     }
 
     /// For signals and the terminal's size.

@@ -176,7 +176,7 @@ async fn collect(
             }
         }
     };
-    let exit = exit.ok_or_else(|| io::Error::other("the pod ended with the command"))?;
+    let exit = exit.map_err(io::Error::other)?;
     stdout.take_rest()?;
     stderr.take_rest()?;
     Ok(exit.code)

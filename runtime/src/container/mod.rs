@@ -19,7 +19,7 @@ mod view;
 mod volume_images;
 
 pub(crate) use create::{create, recorded_image};
-pub(crate) use exec::{ExecStdio, Running, start_exec};
+pub(crate) use exec::{ExecStdio, Running, Unseen, start_exec};
 pub(crate) use exec_sync::exec_sync;
 pub(crate) use exit::{exited, lost, told_exit};
 pub(crate) use log::reopen_log;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podwright_pause::protocol::{
     Answer, Exit, Failure, LogState, Message, REFUSED_VERSION, Request, RequestId, SandboxState,
@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{SetOnce, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::activity::Activity;
 use super::error::PauseError;
 use super::program::Program;
 use super::reaping::{kill_and_reap, reap_at_end};
@@ -26,6 +27,10 @@ use crate::ids::{ContainerId, SandboxId};
 
 /// How long pause may take for what it does at once. A pause that is frozen or starved makes its own pod slow, and no other.
 pub(super) const PROMPT: Duration = Duration::from_secs(10);
+
+/// How long it may take to make a pod's namespaces. The kernel makes a caller wait there while it takes others apart or loads a module
+/// (`pernet_ops_rwsem`, net/core/net_namespace.c), and a busy node does both: a kubelet waits for two minutes.
+pub(super) const NAMESPACES: Duration = Duration::from_secs(60);
 
 /// How long a pause that is found at start may take for its first answer before the start goes on without it.
 const AWAKE: Duration = Duration::from_secs(1);
@@ -39,7 +44,7 @@ pub(crate) enum Event {
         container: ContainerId,
         exit: Exit,
     },
-    /// The connection has closed: pause has ended.
+    /// The connection has closed: pause has ended, as a rule.
     Closed { sandbox: SandboxId },
 }
 
@@ -64,6 +69,7 @@ pub(crate) struct Pause {
     pub(super) numbers: AtomicU64,
     waiting: Mutex<Waiting>,
     ended: CancellationToken,
+    since: Instant,
 }
 
 /// What the answer to the greeting told.
@@ -146,7 +152,7 @@ impl Pause {
         let body = Request::Hello { version };
         let hello = Message { id, body };
         let sent = send(&pause.socket, &hello, Version::FIRST, &[]);
-        within("Hello", PROMPT, sent).await??;
+        pause.within("Hello", PROMPT, sent).await??;
         Ok((pause, ended))
     }
 
@@ -186,6 +192,7 @@ impl Pause {
             numbers: AtomicU64::new(1),
             waiting: Mutex::default(),
             ended: CancellationToken::new(),
+            since: Instant::now(),
         });
         let (alive, ended) = oneshot::channel::<()>();
         let reader = Arc::clone(&pause);
@@ -230,7 +237,7 @@ impl Pause {
                 () = self.ended.cancelled() => Err(PauseError::Gone),
             }
         };
-        let speaks = within(request, deadline, greeted).await??;
+        let speaks = self.within(request, deadline, greeted).await??;
         speaks.map_err(|theirs| PauseError::Version {
             theirs,
             ours: Versions::spoken(),
@@ -242,7 +249,12 @@ impl Pause {
         self.greeted.get()?.pid
     }
 
-    /// Waits until the connection has closed: the pod has ended.
+    /// How long ago the connection was made.
+    pub(crate) fn lasted(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Waits until the connection has closed: the pod has ended, as a rule.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -284,12 +296,27 @@ impl Pause {
             send(&self.socket, &Message { id, body }, version, descriptors).await?;
             answer.await.map_err(|_| PauseError::Gone)?
         };
-        let result = within(name, deadline, exchange).await;
+        let result = self.within(name, deadline, exchange).await;
         self.waiting().requests.remove(&id);
         match result?? {
             (Answer::Failed { failure }, _) => Err(PauseError::Failed(failure)),
             reply => Ok(reply),
         }
+    }
+
+    /// Waits for the answer to a request.
+    async fn within<T>(
+        &self,
+        request: &'static str,
+        deadline: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, PauseError> {
+        let answered = tokio::time::timeout(deadline, answer).await;
+        answered.map_err(|_| PauseError::Deadline {
+            request,
+            seconds: deadline.as_secs(),
+            doing: Box::new(Activity::of(self.pid())),
+        })
     }
 
     pub(super) fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -427,17 +454,4 @@ fn is_refusal(failure: &Failure) -> bool {
     failure.stage == Stage::Request
         && failure.errno == libc::EPROTONOSUPPORT
         && failure.call == REFUSED_VERSION.into()
-}
-
-/// Waits for the answer to a request.
-async fn within<T>(
-    request: &'static str,
-    deadline: Duration,
-    answer: impl Future<Output = T>,
-) -> Result<T, PauseError> {
-    let answered = tokio::time::timeout(deadline, answer).await;
-    answered.map_err(|_| PauseError::Deadline {
-        request,
-        seconds: deadline.as_secs(),
-    })
 }

@@ -6,6 +6,7 @@ use podwright_pause::protocol::{Failure, MAX_PLAN, Stage};
 use podwright_pause::version::{Version, Versions};
 use podwright_pause::wire::{Bytes, DecodeError, Newer};
 
+use super::activity::Activity;
 use super::program::ProgramError;
 
 /// Why a request to pause did not succeed.
@@ -30,18 +31,18 @@ pub(crate) enum PauseError {
         #[source]
         source: io::Error,
     },
-    /// It has ended, or ended while it was asked.
-    #[error("the pod's pause process has ended")]
+    /// It has ended, or ended while it was asked; or the connection alone has.
+    #[error("the connection to the pod's pause process has closed")]
     Gone,
     /// It did not answer in time.
-    #[error(
-        "the pod's pause process did not answer {request} within {seconds} s; it may be frozen"
-    )]
+    #[error("the pod's pause process did not answer {request} within {seconds} s; {doing}")]
     Deadline {
         /// What was asked.
         request: &'static str,
         /// The deadline.
         seconds: u64,
+        /// What it did then.
+        doing: Box<Activity>,
     },
     /// It answered what makes no sense.
     #[error("the pod's pause process answered {request} with something else")]

@@ -1,5 +1,6 @@
 //! The daemon's side of pause: laying out the program, starting one per pod, and talking to it.
 
+mod activity;
 mod connection;
 mod error;
 mod program;

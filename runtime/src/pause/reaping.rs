@@ -1,11 +1,17 @@
 //! Reaping pauses, which are this process's children until it ends.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::process::Child;
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
+
+use super::socket;
 
 /// Reaps pause when its connection has closed, whose reader then drops its end of `ended`.
 pub(super) async fn reap_at_end(pause: u32, ended: oneshot::Receiver<()>) {
@@ -27,15 +33,36 @@ pub(super) async fn end(mut zygote: Child) {
     blocking(move || drop(zygote.wait())).await;
 }
 
-/// An error means that it is no child, and then it is not ours to reap.
+/// Waits for its end, which may be far away: a pause may close a connection and live. An error means that it is no child, and then it is
+/// not ours to reap.
 async fn reap(pause: u32) {
-    blocking(move || {
-        let _ = waitpid(as_pid(pause), None);
-    })
-    .await;
+    let reaped = || waitpid(as_pid(pause), Some(WaitPidFlag::WNOHANG));
+    if !matches!(reaped(), Ok(WaitStatus::StillAlive)) {
+        return;
+    }
+    match watch(pause) {
+        Ok(process) => {
+            // Readable once it has ended (pidfd_open(2)).
+            let _ = process.readable().await;
+            let _ = reaped();
+        }
+        // No descriptor to spare.
+        Err(_) => {
+            blocking(move || {
+                let _ = waitpid(as_pid(pause), None);
+            })
+            .await;
+        }
+    }
 }
 
-/// wait(2) blocks, shortly: the process has closed its connection or was killed.
+fn watch(process: u32) -> io::Result<AsyncFd<OwnedFd>> {
+    let pid = rustix::process::Pid::from_raw(process.cast_signed());
+    let pid = pid.ok_or(io::ErrorKind::NotFound)?;
+    socket::watch(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
+}
+
+/// wait(2) blocks.
 async fn blocking(wait: impl FnOnce() + Send + 'static) {
     let _ = tokio::task::spawn_blocking(wait).await;
 }

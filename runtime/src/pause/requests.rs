@@ -13,7 +13,7 @@ use podwright_pause::version::Version;
 use podwright_pause::wire::{Bytes, Wire};
 use tokio::sync::oneshot;
 
-use super::connection::{PROMPT, Pause};
+use super::connection::{NAMESPACES, PROMPT, Pause};
 use super::error::PauseError;
 use crate::ids::ContainerId;
 use crate::sys;
@@ -44,7 +44,7 @@ impl Pause {
     /// Makes the sandbox.
     pub(crate) async fn init(&self, sandbox: SandboxPlan) -> Result<Made, PauseError> {
         match self
-            .request("Init", PROMPT, Request::Init { sandbox }, &[])
+            .request("Init", NAMESPACES, Request::Init { sandbox }, &[])
             .await?
         {
             (Answer::Ready { .. }, descriptors) => {

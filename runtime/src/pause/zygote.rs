@@ -11,6 +11,7 @@ use podwright_pause::birth::Birth;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot};
 
+use super::activity::Activity;
 use super::connection::PROMPT;
 use super::error::PauseError;
 use super::program::Program;
@@ -33,6 +34,7 @@ struct Running {
     orders: Mutex<Orders>,
     /// Told that it is of no use.
     given_up: Notify,
+    pid: u32,
 }
 
 /// Who waits. Answers come in the order of the orders, so sending one and queueing up for its answer are one step.
@@ -81,10 +83,14 @@ impl Zygote {
                 Ok(Ok(Outcome::Ended)) => {}
                 Ok(Err(source)) => return Err(PauseError::Birth { source }),
                 Err(_) => {
+                    let doing = Activity::of(Some(running.pid));
                     self.give_up(&running);
                     let request = "the order of a pause process";
-                    let seconds = PROMPT.as_secs();
-                    return Err(PauseError::Deadline { request, seconds });
+                    return Err(PauseError::Deadline {
+                        request,
+                        seconds: PROMPT.as_secs(),
+                        doing: Box::new(doing),
+                    });
                 }
             }
         }
@@ -129,12 +135,14 @@ impl Running {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (own, its) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
             .map_err(|errno| failed(errno.into()))?;
+        let socket = socket::watch(own).map_err(failed)?;
+        let child = program.start(its).map_err(PauseError::Start)?;
         let running = Arc::new(Self {
-            socket: socket::watch(own).map_err(failed)?,
+            socket,
             orders: Mutex::default(),
             given_up: Notify::new(),
+            pid: child.id(),
         });
-        let child = program.start(its).map_err(PauseError::Start)?;
         tokio::spawn(Arc::clone(&running).read(child));
         Ok(running)
     }

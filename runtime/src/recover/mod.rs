@@ -4,6 +4,7 @@
 //! only what is ours by name is ever touched.
 
 mod leftovers;
+mod reconnect;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ use crate::records::{
 };
 use crate::sandbox::{self, PodName, Sandbox, Settings};
 use leftovers::discard;
+use reconnect::catch_up;
+pub(crate) use reconnect::reconnect;
 
 /// Why the pods of before cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -107,32 +110,6 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
 
 fn id_text(entry: &ContainerEntry) -> String {
     String::from_utf8_lossy(&entry.id.0).into_owned()
-}
-
-/// Learns what has happened in a pod whose pause did not answer at start, as soon as it does.
-async fn catch_up(node: Arc<Node>, id: SandboxId, pause: Arc<Pause>) {
-    match pause.list_late().await {
-        Ok(entries) => {
-            tracing::info!(sandbox = %id, "the pod's pause process answers again");
-            for entry in entries {
-                let Some(container) = node.containers.get(&id_text(&entry)) else {
-                    continue;
-                };
-                let started = StartedRecord {
-                    pid: entry.pid,
-                    at: entry.started_at,
-                };
-                container.started_as(&node.container_events, &started);
-                if let Some(exit) = &entry.exit {
-                    container::exited(&node, &container, exit);
-                }
-            }
-        }
-        // Its end is told by its connection, and dealt with there.
-        Err(error) => {
-            tracing::debug!(sandbox = %id, error = %chain(&error), "the pod's pause process never answered")
-        }
-    }
 }
 
 /// The directories of one kind of object, by id. What has no id for a name is none of ours.

@@ -3,6 +3,7 @@
 mod cgroup;
 pub(crate) mod files;
 mod labels;
+mod lost;
 mod remove;
 mod run;
 mod settings;
@@ -13,10 +14,11 @@ mod view;
 
 pub(crate) use cgroup::id_of_group;
 pub(crate) use labels::restore_level;
+pub(crate) use lost::lost;
 pub(crate) use remove::remove;
 pub(crate) use run::run;
 pub(crate) use settings::{IpcMode, NetworkMode, PidMode, Settings, check_name, pid_mode};
-pub(crate) use stop::{lost, release, stop};
+pub(crate) use stop::{release, stop};
 pub(crate) use update::update;
 pub(crate) use user_namespace::{check_same, map_volume};
 pub(crate) use view::{list, listed, matching, sandbox_status, status};
@@ -173,6 +175,11 @@ impl Sandbox {
                 self.id
             ))
         })
+    }
+
+    /// Goes on with another connection to its pause, for who holds its operation lock.
+    fn set_pause(&self, pause: Arc<Pause>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Ready(pause);
     }
 
     pub(crate) fn set_not_ready(&self) {

@@ -1,4 +1,4 @@
-//! StopPodSandbox, and what happens when a pod's pause ends by itself.
+//! StopPodSandbox, and the end that all pods have in common.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,27 +70,7 @@ pub(super) async fn stop_locked(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Res
     finish(node, sandbox).await
 }
 
-/// A pod whose pause has ended without being asked: it is not ready, and everything of it is killed and reclaimed.
-pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId) {
-    let Some(sandbox) = node.sandboxes.get(id.as_str()) else {
-        return;
-    };
-    if matches!(sandbox.state(), State::NotReady) {
-        return;
-    }
-    let _operation = sandbox.operation.lock().await;
-    if matches!(sandbox.state(), State::NotReady) {
-        return;
-    }
-    tracing::warn!(sandbox = %id, "the pod's pause process has ended; killing what is left of the pod");
-    sandbox.set_not_ready();
-    if let Err(error) = finish(node, &sandbox).await {
-        tracing::error!(sandbox = %id, error = %chain(&error), "the pod is not wholly reclaimed; the next start tries again");
-    }
-    nri::pod_stops(node, &sandbox).await;
-}
-
-async fn finish(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
+pub(super) async fn finish(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
     release(node, &sandbox.id, &sandbox.settings, &sandbox.cgroup).await;
     for container in node.containers_of(&sandbox.id) {
         container::lost(node, &container);

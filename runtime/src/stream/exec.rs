@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::copy::{Kind, Source, from_client, pipe, to_client};
-use crate::container::{Container, ExecStdio, Running, start_exec};
+use crate::container::{Container, ExecStdio, Running, Unseen, start_exec};
 use crate::error::{self, CallError, Context, chain};
 use crate::node::Node;
 use crate::pause::Pause;
@@ -144,11 +144,11 @@ async fn finish(
     };
     let exit = tokio::select! {
         exit = told => exit,
-        () = beside => None,
+        () = beside => Err(Unseen),
     };
-    exit.map(|exit| exit.code).ok_or_else(|| {
+    exit.map(|exit| exit.code).map_err(|error| {
         CallError::state(format!(
-            "the pod ended with the command in the container {}",
+            "cannot wait for the command in the container {}: {error}",
             container.id
         ))
     })

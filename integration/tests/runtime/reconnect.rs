@@ -1,0 +1,116 @@
+//! The connection between the daemon and a pod's pause closes, and both live: the pod goes on.
+
+use std::{fs, os::fd::AsRawFd as _, path::Path};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        socket::{Shutdown, UnixAddr, getpeername, shutdown},
+    },
+    unistd::Pid,
+};
+use podwright_cri_api::v1::PodSandboxState;
+use podwright_integration::{
+    cri::Pod,
+    node::{Node, until},
+    pod::{ContainerSpec, PodSpec},
+    proc,
+};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+/// Closes the daemon's connection to a pod's pause, as either of them does with one that it cannot go on with.
+fn cut_off(node: &Node, pod: &Pod) -> Result<()> {
+    let pid = node.daemon.pid().context("the daemon has ended")?;
+    let daemon = rustix::process::Pid::from_raw(pid.cast_signed()).context("no pid")?;
+    let daemon = pidfd_open(daemon, PidfdFlags::empty())?;
+    let socket = format!("{}.sock", pod.id);
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let number = entry?.file_name().to_string_lossy().parse()?;
+        // Some close meanwhile.
+        let Ok(copy) = pidfd_getfd(&daemon, number, PidfdGetfdFlags::empty()) else {
+            continue;
+        };
+        let peer = getpeername::<UnixAddr>(copy.as_raw_fd()).ok();
+        if peer.is_some_and(|peer| peer.path().is_some_and(|path| path.ends_with(&socket))) {
+            return Ok(shutdown(copy.as_raw_fd(), Shutdown::Both)?);
+        }
+    }
+    bail!("the daemon has no connection to {socket}")
+}
+
+/// Ends with 7 once `go` is in its volume.
+fn waiter(directory: &Path) -> ContainerSpec {
+    ContainerSpec::new("waiter")
+        .shell("while [ ! -e /flag/go ]; do sleep 0.02; done; exit 7")
+        .mount(&directory.display().to_string(), "/flag")
+}
+
+async fn until_commands_run(node: &Node, id: &str) -> Result<()> {
+    until("commands to run again", || async {
+        let tried = node.cri.shell(id, "true").await;
+        tried.map(drop).map_err(|error| format!("{error:#}"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_pod_outlives_the_connection_to_its_pause() -> Result<()> {
+    let node = Node::start().await?;
+    let flags = tempfile::tempdir()?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, waiter(flags.path())).await?;
+    let pid = node.cri.container_pid(&id).await?;
+    let begun = flags.path().join("begun");
+    // At once, too, after it was made again.
+    for _ in 0..2 {
+        let command = node.cri.shell(&id, "touch /flag/begun; sleep 1000");
+        let cut = async {
+            until("the command to begin", || async {
+                begun.exists().then_some(()).ok_or_else(String::new)
+            })
+            .await?;
+            cut_off(&node, &pod)
+        };
+        let (ended, cut) = tokio::join!(command, cut);
+        cut?;
+        let why = format!("{:#}", ended.err().context("a command goes on")?);
+        ensure!(why.contains("connection"), "{why}");
+        fs::remove_file(&begun)?;
+        until_commands_run(&node, &id).await?;
+    }
+    ensure!(node.cri.container_pid(&id).await? == pid);
+    let status = node.cri.pod_status(&pod.id).await?;
+    ensure!(status.state() == PodSandboxState::SandboxReady);
+
+    // What pause tells comes by the new connection, and it does what it is asked to.
+    let other = node.cri.run(&pod, ContainerSpec::new("other")).await?;
+    fs::write(flags.path().join("go"), "")?;
+    ensure!(node.cri.wait_exit(&id).await?.exit_code == 7);
+    node.cri.stop(&other, 0).await?;
+    node.cri.stop_pod(&pod.id).await?;
+    node.finish().await
+}
+
+#[tokio::test]
+async fn what_ends_while_there_is_no_connection_is_learnt() -> Result<()> {
+    let node = Node::start().await?;
+    let flags = tempfile::tempdir()?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, waiter(flags.path())).await?;
+    let other = node.cri.run(&pod, ContainerSpec::new("other")).await?;
+    let pid = node.cri.container_pid(&id).await?;
+
+    let daemon = node.daemon.pid().context("the daemon has ended")?;
+    let daemon = Pid::from_raw(daemon.cast_signed());
+    kill(daemon, Signal::SIGSTOP)?;
+    cut_off(&node, &pod)?;
+    fs::write(flags.path().join("go"), "")?;
+    let ended = proc::ended(pid).await;
+    kill(daemon, Signal::SIGCONT)?;
+    ended?;
+
+    ensure!(node.cri.wait_exit(&id).await?.exit_code == 7);
+    until_commands_run(&node, &other).await?;
+    node.finish().await
+}
