@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 use podwright_integration::{
     node::{Node, Usage, until},
+    patience::amount,
     pod::{ContainerSpec, PodSpec},
 };
 
@@ -29,7 +30,7 @@ async fn descriptors_and_threads_stay_flat() -> Result<()> {
     let pid = node.daemon.pid().context("the daemon runs")?;
     churn(&node, 16).await?;
     let before = Usage::of(pid)?;
-    churn(&node, 96).await?;
+    churn(&node, amount(96).max(32)).await?;
     until("the daemon to hold no more than before", || async {
         let now = Usage::of(pid).map_err(|error| error.to_string())?;
         if !now.more_than(&before).is_empty() || now.threads > before.threads {

@@ -527,14 +527,14 @@ fn is_running(pid: i32) -> bool {
 /// More than is kept for it: it is told so, and others are not held up.
 #[tokio::test]
 async fn a_slow_reader_is_told_that_events_are_lost() -> Result<()> {
-    const LIVES: usize = 60;
+    const LIVES: usize = 20;
     let node = Node::start().await?;
     let listener = Listener::open(&node).await?;
     // With a connection of its own: what it does not read would be in the way of other answers.
     let slow = podwright_cri_api::client::connect(node.daemon.socket()).await?;
     let mut slow = subscribe(&slow).await?;
     let mut spec = PodSpec::new("pod");
-    let note = "x".repeat(200 << 10);
+    let note = "x".repeat(600 << 10);
     spec.config.annotations.insert("note".to_owned(), note);
     let pod = node.cri.run_pod(spec).await?;
     for number in 0..LIVES {

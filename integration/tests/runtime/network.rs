@@ -143,8 +143,11 @@ async fn a_pod_with_the_hosts_network_has_its_links() -> Result<()> {
 #[tokio::test]
 async fn addresses_are_given_back() -> Result<()> {
     let node = Node::start().await?;
-    // More pods than a /24 has addresses.
-    for _ in 0..20 {
+    let [v4, v6] = node.daemon.slot().subnets();
+    let range = v4.replace(".0/24", ".0/27");
+    node.cri.give_pod_cidr(&format!("{range},{v6}")).await?;
+    // More pods than a /27 has addresses.
+    for _ in 0..3 {
         let pods = (0..15).map(|_| node.cri.run_pod(PodSpec::new("pod")));
         let pods = futures_util::future::join_all(pods).await;
         let pods = pods.into_iter().collect::<Result<Vec<_>, _>>()?;
