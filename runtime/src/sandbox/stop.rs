@@ -111,4 +111,16 @@ pub(crate) async fn release(
     node.program.remove_socket(id);
     files::remove(&node.config.run_dir, id);
     node.reclaim.cgroup(group);
+    if node.systemd.is_some() {
+        let (node, id) = (Arc::clone(node), id.clone());
+        tokio::spawn(async move { end_scope(&node, &id).await });
+    }
+}
+
+/// Nobody waits for it.
+async fn end_scope(node: &Node, id: &SandboxId) {
+    let Some(systemd) = &node.systemd else { return };
+    if let Err(error) = systemd.end_scope(id).await {
+        tracing::warn!(sandbox = %id, error = %chain(&error), "systemd was not told that the pod's scope has ended; the next start tells it");
+    }
 }

@@ -228,6 +228,14 @@ impl Bus {
         Ok(listed.map(|unit| (unit.0, unit.1)).collect())
     }
 
+    /// Ends the unit with what is left in it; one that has ended is no error. Does not wait until that is done.
+    pub(super) async fn stop(&self, unit: &str) -> Result<(), SystemdError> {
+        match self.manager("StopUnit", unit, &(unit, "replace")).await {
+            Err(error) if error.is_unknown_unit() => Ok(()),
+            stopped => stopped.map(drop),
+        }
+    }
+
     /// Sends SIGKILL to all processes of the unit.
     pub(super) async fn kill(&self, unit: &str) -> Result<(), SystemdError> {
         self.manager("KillUnit", unit, &(unit, "all", libc::SIGKILL))

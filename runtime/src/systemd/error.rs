@@ -77,8 +77,17 @@ impl SystemdError {
 
     /// Whether systemd has the unit already.
     pub(super) fn is_existing_unit(&self) -> bool {
+        self.is_answer("org.freedesktop.systemd1.UnitExists")
+    }
+
+    /// Whether systemd does not have the unit, or not any more.
+    pub(super) fn is_unknown_unit(&self) -> bool {
+        self.is_answer("org.freedesktop.systemd1.NoSuchUnit")
+    }
+
+    fn is_answer(&self, error: &str) -> bool {
         matches!(self, Self::Call { source, .. } if matches!(&**source,
-            zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.UnitExists"))
+            zbus::Error::MethodError(name, ..) if name.as_str() == error))
     }
 }
 

@@ -60,7 +60,18 @@ impl Systemd {
         }
     }
 
-    /// Kills what is left in this daemon's scopes of pods that are not `live`; their names. An empty scope ends by itself.
+    /// Ends a pod's scope, whose processes are gone. systemd does that by itself when it sees the group empty, but where it is executed anew
+    /// meanwhile it makes the group again, and waits for ever for its end.
+    pub(crate) async fn end_scope(&self, id: &SandboxId) -> Result<(), SystemdError> {
+        let name = scope_name(id);
+        let bus = self.bus().await?;
+        match bus.stop(&name).await {
+            Err(error) if error.is_disconnect() => self.reconnect(&bus).await?.stop(&name).await,
+            stopped => stopped,
+        }
+    }
+
+    /// Kills what is left in this daemon's scopes of pods that are not `live`, and ends them; their names.
     pub(crate) async fn kill_stale(
         &self,
         live: &HashSet<String>,
@@ -71,6 +82,7 @@ impl Systemd {
             let stale = scope_id(&name).is_some_and(|id| !live.contains(id));
             if stale && scope::is_owned(&description, &self.owner) {
                 bus.kill(&name).await?;
+                bus.stop(&name).await?;
                 killed.push(name);
             }
         }
