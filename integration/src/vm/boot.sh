@@ -34,7 +34,10 @@ modprobe -a br_netfilter veth nf_tables nft_chain_nat nft_nat nft_fib_inet nft_m
 disk=c
 for point in $(cat /job/disks); do
     mkdir -p "$point"
-    mount "/dev/vd$disk" "$point" || echo "no disk on $point"
+    # A power cut may tear ext4's superblock, which is two sectors and not in the journal. As at a node's boot, it is had from a copy then.
+    mount "/dev/vd$disk" "$point" ||
+        { e2fsck -y "/dev/vd$disk"; mount "/dev/vd$disk" "$point"; } ||
+        echo "no disk on $point"
     disk=$(echo "$disk" | tr c-y d-z)
 done
 mkdir -p -m 1777 /disk/tmp
