@@ -79,9 +79,8 @@ const ALLOCATIONS: Allowance = Allowance::PerProcessor(64.0);
 const FREE_OBJECTS: Allowance = Allowance::PerProcessor(32.0);
 /// The same for the dozen caches of sizes from 8 bytes to 8 KiB.
 const FREE_OBJECTS_OF_SIZES: Allowance = Allowance::PerProcessor(128.0);
-/// The allocator of memory per processor keeps pages that are empty, and gives back whole chunks only (mm/percpu.c): whether one was
-/// left behind, their number says.
-const EMPTY_PAGES: Allowance = Allowance::PerProcessor(64.0);
+/// Sixteen pages, each of which one of those allocations keeps (mm/percpu.c).
+const PAGES: Allowance = Allowance::PerProcessor(64.0);
 
 /// All lines, in order.
 pub(crate) const ITEMS: &[Item] = &[
@@ -127,7 +126,7 @@ pub(crate) const ITEMS: &[Item] = &[
         ALLOCATIONS,
         |c| c.kernel.percpu_allocations(),
     ),
-    machine("Percpu", "KiB", EMPTY_PAGES, |c| c.kernel.memory("Percpu")),
+    machine("their pages", "KiB", PAGES, |c| c.kernel.percpu_memory()),
     slab("slab net_namespace", |c| c.kernel.cache("net_namespace")),
     slab("slab mnt_cache", |c| c.kernel.cache("mnt_cache")),
     slab("slab mem_cgroup", |c| c.kernel.cache("mem_cgroup")),

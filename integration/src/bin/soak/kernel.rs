@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, Result};
-use nix::mount::{MsFlags, mount};
+use nix::{
+    mount::{MsFlags, mount},
+    unistd::{SysconfVar, sysconf},
+};
 
 /// The kernel's own counts at a moment.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(crate) struct Kernel {
     cgroups: String,
     /// Empty where the kernel does not have it.
     percpu_stats: String,
+    /// Processors that the machine may ever have, as ranges: each has a part of each page of [`Self::percpu_stats`].
+    possible_processors: String,
 }
 
 const DEBUG: &str = "/sys/kernel/debug";
@@ -43,6 +48,7 @@ impl Kernel {
             cgroup_stat,
             cgroups: read("/proc/cgroups")?,
             percpu_stats: read(&format!("{DEBUG}/percpu_stats")).unwrap_or_default(),
+            possible_processors: read("/sys/devices/system/cpu/possible")?,
         })
     }
 
@@ -83,11 +89,24 @@ impl Kernel {
         sizes.collect()
     }
 
-    /// How many allocations of memory for each processor there are. The pages that they are in are more or less by chance: the allocator gives
-    /// back whole chunks only, whose last allocation has gone (mm/percpu.c).
+    /// How many allocations of memory for each processor there are.
     pub(crate) fn percpu_allocations(&self) -> Option<f64> {
+        self.percpu("nr_cur_alloc")
+    }
+
+    /// KiB of the pages that those are in. The allocator keeps empty pages for later, a hundred of them or none, and nothing has it let go of
+    /// them (mm/percpu.c). Where it does not tell of them they are in the sum.
+    pub(crate) fn percpu_memory(&self) -> Option<f64> {
+        let empty = self.percpu("empty_pop_pages").unwrap_or(0.0);
+        let page = sysconf(SysconfVar::PAGE_SIZE).ok()?? as f64 / 1024.0;
+        let processors = range_lengths(&self.possible_processors)?;
+        Some(self.memory("Percpu")? - empty * page * processors)
+    }
+
+    /// The first figure of a name in percpu_stats, which is that of all chunks.
+    fn percpu(&self, name: &str) -> Option<f64> {
         let mut lines = self.percpu_stats.lines();
-        let count = lines.find_map(|line| line.trim_start().strip_prefix("nr_cur_alloc"))?;
+        let count = lines.find_map(|line| line.trim_start().strip_prefix(name))?;
         count.trim_start_matches([' ', ':']).trim_end().parse().ok()
     }
 
@@ -115,6 +134,16 @@ impl Kernel {
         });
         hierarchies.reduce(|sum, one| sum + one)
     }
+}
+
+/// How many numbers are in ranges such as `0-3,8`.
+fn range_lengths(ranges: &str) -> Option<f64> {
+    let length = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        Some(f64::from(last.checked_sub(first)? + 1))
+    };
+    ranges.trim_end().split(',').map(length).sum()
 }
 
 /// What follows `key` in the line that begins with it.
@@ -161,7 +190,7 @@ mod tests {
     fn kernel() -> Kernel {
         Kernel {
             mounts: 3,
-            meminfo: "MemTotal:  24105 kB\nSUnreclaim:   88836 kB\n".to_owned(),
+            meminfo: "MemTotal:  24105 kB\nSUnreclaim:   88836 kB\nPercpu:   1536 kB\n".to_owned(),
             slabinfo: "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\n\
                 kmalloc-cg-1k 115 272 1024 16 4 : tunables 0 0 0\n\
                 kmalloc-cg-512 10 176 512 16 2 : tunables 0 0 0\n\
@@ -172,8 +201,10 @@ mod tests {
             cgroups: "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t3\t1\t1\n\
                 memory\t4\t33\t1\nhugetlb\t0\t9\t1\n"
                 .to_owned(),
-            percpu_stats: "Global Stats:\n  nr_dealloc          :     4321\n  nr_cur_alloc        :         1230\n"
+            percpu_stats: "Global Stats:\n  nr_dealloc          :     4321\n  nr_cur_alloc        :         1230\n  \
+                empty_pop_pages     :           99\n\nChunk:\n  empty_pop_pages     :           57\n"
                 .to_owned(),
+            possible_processors: "0-1\n".to_owned(),
         }
     }
 
@@ -188,6 +219,8 @@ mod tests {
         assert_eq!(kernel.unified_cgroups("nr_dying_descendants"), Some(7.0));
         assert_eq!(kernel.v1_cgroups(), Some(34.0));
         assert_eq!(kernel.percpu_allocations(), Some(1230.0));
+        let page = sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap() as f64 / 1024.0;
+        assert_eq!(kernel.percpu_memory(), Some(1536.0 - 99.0 * 2.0 * page));
     }
 
     #[test]
@@ -197,11 +230,24 @@ mod tests {
             ..kernel()
         };
         assert_eq!(kernel.percpu_allocations(), None);
-        assert_eq!(kernel.memory("Percpu"), None);
+        assert_eq!(kernel.percpu_memory(), Some(1536.0));
+        assert_eq!(kernel.memory("Slab"), None);
         assert_eq!(kernel.slab("mnt_cache"), None);
         assert_eq!(kernel.cache("kmalloc-cg"), None);
         assert_eq!(kernel.sockets("UDP", "inuse"), None);
         assert_eq!(kernel.unified_cgroups("nr_subsys_memory"), None);
+    }
+
+    #[test]
+    fn processors_are_counted_by_their_ranges() {
+        for (ranges, count) in [
+            ("0\n", Some(1.0)),
+            ("0-3,8-9,11\n", Some(7.0)),
+            ("3-0", None),
+            ("", None),
+        ] {
+            assert_eq!(range_lengths(ranges), count, "{ranges:?}");
+        }
     }
 
     #[test]
@@ -218,6 +264,7 @@ mod tests {
         let now = Kernel::now().unwrap();
         assert!(now.mounts() > 0);
         assert!(now.memory("SUnreclaim").is_some());
+        assert!(now.percpu_memory().is_some_and(|size| size > 0.0));
         assert!(now.slab("kmalloc-").is_some());
         assert!(now.sockets("sockets", "used").is_some());
         assert!(now.unified_cgroups("nr_dying_descendants").is_some());
