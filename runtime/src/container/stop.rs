@@ -55,6 +55,8 @@ pub(super) async fn stop_container(
             return Ok(());
         }
     }
+    // By a connection that may be another one since.
+    let pause = container.sandbox.pause().unwrap_or(pause);
     if let Err(error) = pause.signal(target(), libc::SIGKILL).await {
         tracing::debug!(container = %container.id, error = %chain(&error), "SIGKILL did not arrive");
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use podwright_pause::protocol::{
@@ -34,6 +34,16 @@ pub(super) const NAMESPACES: Duration = Duration::from_secs(60);
 
 /// How long a pause that is found at start may take for its first answer before the start goes on without it.
 const AWAKE: Duration = Duration::from_secs(1);
+
+/// Numbers of requests, commands and clients begin with the time in nanoseconds: pause tells of commands and clients by their numbers alone,
+/// and those of an earlier connection may still be ending, of an earlier daemon too.
+static NUMBERS: LazyLock<AtomicU64> =
+    LazyLock::new(|| AtomicU64::new(crate::clock::now().unsigned_abs()));
+
+/// One that no other connection has had.
+pub(super) fn next_number() -> u64 {
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
 
 /// What pause tells by itself.
 #[derive(Debug)]
@@ -66,7 +76,6 @@ pub(crate) struct Pause {
     /// Told with the answer to the greeting; nothing but a greeting or a good-bye is sent before.
     greeted: SetOnce<Greeted>,
     socket: AsyncFd<OwnedFd>,
-    pub(super) numbers: AtomicU64,
     waiting: Mutex<Waiting>,
     ended: CancellationToken,
     since: Instant,
@@ -148,7 +157,7 @@ impl Pause {
         };
         // It has not answered yet: nothing else has set this.
         let _ = pause.greeted.set(known);
-        let id = pause.numbers.fetch_add(1, Ordering::Relaxed);
+        let id = next_number();
         let body = Request::Hello { version };
         let hello = Message { id, body };
         let sent = send(&pause.socket, &hello, Version::FIRST, &[]);
@@ -189,7 +198,6 @@ impl Pause {
             sandbox: sandbox.clone(),
             greeted: SetOnce::new(),
             socket: socket::watch(connection).map_err(error("watch"))?,
-            numbers: AtomicU64::new(1),
             waiting: Mutex::default(),
             ended: CancellationToken::new(),
             since: Instant::now(),
@@ -254,6 +262,11 @@ impl Pause {
         self.since.elapsed()
     }
 
+    /// Whether the connection has closed.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// Waits until the connection has closed: the pod has ended, as a rule.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
@@ -278,7 +291,7 @@ impl Pause {
         body: Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Reply, PauseError> {
-        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let id = next_number();
         let (sender, answer) = oneshot::channel();
         {
             let mut waiting = self.waiting();
@@ -343,6 +356,8 @@ impl Pause {
                 }
             }
         }
+        // What is given up on this side is closed on the other one too, whoever still holds it here: pause ends what nobody can be told of.
+        socket::shut(self.socket.get_ref());
         let mut waiting = self.waiting();
         waiting.closed = true;
         // Dropping the senders tells everybody who waits.

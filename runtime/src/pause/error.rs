@@ -91,6 +91,12 @@ pub(crate) enum PauseError {
 }
 
 impl PauseError {
+    /// Whether nobody listens on its socket: it has ended.
+    pub(crate) fn is_nobody(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        matches!(self, Self::Socket { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
+    }
+
     /// That a message cannot be told in this version.
     pub(super) fn older(newer: Newer, speaks: Version) -> Self {
         Self::Older {

@@ -1,7 +1,6 @@
 //! What the daemon asks of a pod's pause: one function for each request of a pod's life.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use podwright_pause::plan::LaunchPlan;
@@ -13,7 +12,7 @@ use podwright_pause::version::Version;
 use podwright_pause::wire::{Bytes, Wire};
 use tokio::sync::oneshot;
 
-use super::connection::{NAMESPACES, PROMPT, Pause};
+use super::connection::{NAMESPACES, PROMPT, Pause, next_number};
 use super::error::PauseError;
 use crate::ids::ContainerId;
 use crate::sys;
@@ -98,7 +97,7 @@ impl Pause {
             .map(AsFd::as_fd)
             .chain(streams.iter().copied())
             .collect();
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = next_number();
         let (ended, end) = oneshot::channel();
         self.waiting().execs.insert(number, ended);
         let request = Request::Exec {

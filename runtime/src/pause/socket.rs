@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-    UnixAddr, bind, connect, listen, recvmsg, sendmsg, socket,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
+    SockType, UnixAddr, bind, connect, listen, recvmsg, sendmsg, shutdown, socket,
 };
 use podwright_pause::protocol::MAX_DESCRIPTORS;
 use tokio::io::unix::AsyncFd;
@@ -49,6 +49,12 @@ pub(super) fn connection(directory: BorrowedFd<'_>, name: &str) -> io::Result<Ow
 pub(super) fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd names the same open descriptor until it is dropped, and AsyncFd deregisters it before it drops it.
     unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
+}
+
+/// Closes the connection for both sides, whoever holds the descriptor.
+pub(super) fn shut(socket: &OwnedFd) {
+    // ENOTCONN: the other side has closed it.
+    let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
 }
 
 /// Sends one packet without waiting.

@@ -2,12 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use podwright_pause::protocol::{Answer, Request, StreamChoice, Target};
 use tokio::sync::oneshot;
 
-use super::connection::{PROMPT, Pause};
+use super::connection::{PROMPT, Pause, next_number};
 use super::error::PauseError;
 use crate::ids::ContainerId;
 
@@ -44,7 +43,7 @@ impl Client {
         container: &ContainerId,
         streams: ClientStreams,
     ) -> Result<(Self, Option<OwnedFd>), PauseError> {
-        let number = pause.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = next_number();
         let (told, dropped) = oneshot::channel();
         pause.waiting().clients.insert(number, told);
         // Made before it is asked for: an Attach whose caller has gone is taken back.

@@ -163,6 +163,13 @@ enum Told {
     Nothing,
 }
 
+impl Told {
+    fn all(entries: Vec<ContainerEntry>) -> Self {
+        let by_id = entries.into_iter().map(|entry| (id_text(&entry), entry));
+        Self::Containers(by_id.collect())
+    }
+}
+
 /// What a pod's record and pause tell.
 struct Found {
     id: SandboxId,
@@ -252,10 +259,7 @@ async fn living(node: &Arc<Node>, id: &SandboxId) -> Option<(Arc<Pause>, Told)> 
         Greeting::Late | Greeting::Foreign => Some((pause, Told::Nothing)),
         Greeting::Unfinished => None,
         Greeting::Made => match pause.list().await {
-            Ok(entries) => {
-                let by_id = entries.into_iter().map(|entry| (id_text(&entry), entry));
-                Some((pause, Told::Containers(by_id.collect())))
-            }
+            Ok(entries) => Some((pause, Told::all(entries))),
             // Frozen or starved since its greeting, not gone.
             Err(PauseError::Deadline { .. }) => Some((pause, Told::Nothing)),
             Err(error) => {

@@ -5,17 +5,21 @@ use std::time::Duration;
 
 use podwright_pause::protocol::{ContainerEntry, Target};
 
-use super::{Told, id_text, living};
+use super::{Told, id_text};
 use crate::container::{self, State};
 use crate::error::chain;
 use crate::ids::{ContainerId, SandboxId};
 use crate::node::Node;
-use crate::pause::Pause;
+use crate::pause::{Greeting, Pause, PauseError};
 use crate::records::StartedRecord;
 
 /// A connection that has closed within this time of its beginning is made again no sooner than then, so that two that cannot speak to
 /// each other do not keep a processor busy.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How often a pause is tried that somebody listens for, and the first pause between; it is twice as long each time, 13 s in all.
+const ATTEMPTS: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connects again to the pause of a pod whose connection `before` has closed; none when pause has ended, as it has nearly always. It closes
 /// a connection by itself when the daemon has left too much unread, and the daemon does when it cannot read what comes. What has happened
@@ -25,21 +29,56 @@ pub(crate) async fn reconnect(
     id: &SandboxId,
     before: &Pause,
 ) -> Option<Arc<Pause>> {
-    let (pause, told) = living(node, id).await?;
-    tokio::time::sleep(SHORTEST.saturating_sub(before.lasted())).await;
-    let entries = match told {
-        Told::Containers(entries) => Some(entries.into_values().collect()),
-        Told::Nothing => None,
-    };
-    let (node, of) = (Arc::clone(node), Arc::clone(&pause));
-    let id = id.clone();
-    tokio::spawn(async move {
-        match entries {
-            Some(entries) => take_in(&node, &of, entries).await,
-            None => catch_up(node, id, of).await,
+    let mut wait = FIRST_PAUSE;
+    for _ in 0..ATTEMPTS {
+        match again(node, id).await {
+            Ok(Some((pause, told))) => {
+                tokio::time::sleep(SHORTEST.saturating_sub(before.lasted())).await;
+                tokio::spawn(learn(
+                    Arc::clone(node),
+                    id.clone(),
+                    Arc::clone(&pause),
+                    told,
+                ));
+                return Some(pause);
+            }
+            Ok(None) => return None,
+            // It is ending, or this process has no descriptor to spare.
+            Err(error) => {
+                tracing::debug!(sandbox = %id, error = %chain(&error), "not connected again yet");
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
         }
-    });
-    Some(pause)
+    }
+    None
+}
+
+/// Its pause, and what that tells; none when it has ended.
+async fn again(node: &Arc<Node>, id: &SandboxId) -> Result<Option<(Arc<Pause>, Told)>, PauseError> {
+    let connected = Pause::connect(&node.program, id, node.events.clone()).await;
+    let (pause, greeting) = match connected {
+        Err(error) if error.is_nobody() => return Ok(None),
+        connected => connected?,
+    };
+    match greeting {
+        Greeting::Unfinished => Ok(None),
+        Greeting::Late | Greeting::Foreign => Ok(Some((pause, Told::Nothing))),
+        Greeting::Made => match pause.list().await {
+            Ok(entries) => Ok(Some((pause, Told::all(entries)))),
+            Err(PauseError::Deadline { .. }) => Ok(Some((pause, Told::Nothing))),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+async fn learn(node: Arc<Node>, id: SandboxId, pause: Arc<Pause>, told: Told) {
+    match told {
+        Told::Containers(entries) => {
+            take_in(&node, &pause, entries.into_values().collect()).await;
+        }
+        Told::Nothing => catch_up(node, id, pause).await,
+    }
 }
 
 /// Learns what has happened in a pod whose pause did not answer, as soon as it does.
@@ -60,8 +99,16 @@ pub(super) async fn catch_up(node: Arc<Node>, id: SandboxId, pause: Arc<Pause>) 
 async fn take_in(node: &Arc<Node>, pause: &Pause, entries: Vec<ContainerEntry>) {
     for entry in entries {
         let Some(container) = node.containers.get(&id_text(&entry)) else {
+            // It was removed when pause could not be told to forget it.
+            if let (Some(_), Ok(removed)) = (&entry.exit, ContainerId::parse(&id_text(&entry))) {
+                let _ = pause.forget(&removed).await;
+            }
             continue;
         };
+        if entry.exit.is_none() && container.state() == State::Created {
+            // A start that is under way fails with the connection, and says so before it lets go.
+            drop(container.operation.lock().await);
+        }
         if entry.exit.is_none() && matches!(container.state(), State::Exited { .. }) {
             // That it was started could not be told, and its start has failed for the client.
             end(pause, &container.id).await;
@@ -82,7 +129,10 @@ async fn end(pause: &Pause, container: &ContainerId) {
     let target = Target::Container {
         id: container.wire(),
     };
-    if let Err(error) = pause.signal(target, libc::SIGKILL).await {
+    // ESRCH: it has ended since it was listed.
+    if let Err(error) = pause.signal(target, libc::SIGKILL).await
+        && error.errno() != Some(libc::ESRCH)
+    {
         tracing::warn!(%container, error = %chain(&error), "a container that runs though its start has failed is not killed");
     }
 }

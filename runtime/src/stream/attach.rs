@@ -72,6 +72,17 @@ pub(super) async fn run(
             container.id
         ))),
         Ok(Left::Ended) => Ok(()),
+        Err(error) if container.is_running() => {
+            let what = format!(
+                "the client was detached from the container {}: attach again if it still runs",
+                container.id
+            );
+            Err(CallError::caused(
+                error::Kind::FailedPrecondition,
+                what,
+                error,
+            ))
+        }
         // With its pause the container has ended, too.
         Err(error) => {
             tracing::debug!(container = %container.id, error = %chain(&error), "a client is not detached");
