@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::statvfs::statvfs,
@@ -39,6 +39,9 @@ pub struct Disk {
     path: PathBuf,
 }
 
+/// More often than a daemon gives something back at its end.
+const FILLS: u32 = 100;
+
 impl Disk {
     /// Makes the directory `path` one.
     pub(super) fn mount(path: PathBuf, size: DiskSize) -> Result<Self> {
@@ -50,11 +53,24 @@ impl Disk {
         Ok(Self { path })
     }
 
-    /// Uses up what is left, until [`free`](Self::free). Again is fine: it takes what has become free.
+    /// Uses up what is left, until [`free`](Self::free). Again is fine: it takes what has become free, as it does by itself when the daemon
+    /// reclaims something meanwhile.
     ///
     /// # Errors
-    /// When something else than space is missing.
+    /// When something else than space is missing, or space comes without end.
     pub fn fill(&self, shortage: Shortage) -> Result<()> {
+        let mut left = 0;
+        for _ in 0..FILLS {
+            left = self.take_what_is_left(shortage)?;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+        bail!("{left} {shortage:?} are left of {}", self.path.display())
+    }
+
+    /// What has become free meanwhile.
+    fn take_what_is_left(&self, shortage: Shortage) -> Result<u64> {
         let directory = self.filling();
         fs::create_dir_all(&directory)?;
         let filled = match shortage {
@@ -66,16 +82,10 @@ impl Disk {
             other => other.with_context(|| format!("filling {}", self.path.display()))?,
         }
         let stat = statvfs(&self.path)?;
-        let left = match shortage {
+        Ok(match shortage {
             Shortage::Bytes => stat.blocks_available(),
             Shortage::Inodes => stat.files_available(),
-        };
-        ensure!(
-            left == 0,
-            "{left} {shortage:?} are left of {}",
-            self.path.display()
-        );
-        Ok(())
+        })
     }
 
     /// Gives back so many pages or inodes of what [`fill`](Self::fill) took.

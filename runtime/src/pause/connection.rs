@@ -262,6 +262,11 @@ impl Pause {
         self.since.elapsed()
     }
 
+    /// Closes the connection.
+    pub(crate) fn hang_up(&self) {
+        socket::shut(self.socket.get_ref());
+    }
+
     /// Whether the connection has closed.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
@@ -357,7 +362,7 @@ impl Pause {
             }
         }
         // What is given up on this side is closed on the other one too, whoever still holds it here: pause ends what nobody can be told of.
-        socket::shut(self.socket.get_ref());
+        self.hang_up();
         let mut waiting = self.waiting();
         waiting.closed = true;
         // Dropping the senders tells everybody who waits.

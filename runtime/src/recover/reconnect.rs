@@ -67,7 +67,10 @@ async fn again(node: &Arc<Node>, id: &SandboxId) -> Result<Option<(Arc<Pause>, T
         Greeting::Made => match pause.list().await {
             Ok(entries) => Ok(Some((pause, Told::all(entries)))),
             Err(PauseError::Deadline { .. }) => Ok(Some((pause, Told::Nothing))),
-            Err(error) => Err(error),
+            Err(error) => {
+                pause.hang_up();
+                Err(error)
+            }
         },
     }
 }

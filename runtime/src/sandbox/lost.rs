@@ -22,6 +22,10 @@ pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId) {
     let State::Ready(before) = sandbox.state() else {
         return;
     };
+    if !before.has_ended() {
+        // It was another connection: one that was tried in vain, or the one before.
+        return;
+    }
     if let Some(pause) = recover::reconnect(node, id, &before).await {
         tracing::warn!(sandbox = %id, "the connection to the pod's pause process had closed; what ran in it by calls has ended, and the pod goes on");
         sandbox.set_pause(pause);
