@@ -69,7 +69,7 @@ impl Disk {
         bail!("{left} {shortage:?} are left of {}", self.path.display())
     }
 
-    /// What has become free meanwhile.
+    /// How much has become free meanwhile.
     fn take_what_is_left(&self, shortage: Shortage) -> Result<u64> {
         let directory = self.filling();
         fs::create_dir_all(&directory)?;

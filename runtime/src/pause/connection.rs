@@ -181,7 +181,10 @@ impl Pause {
                 tracing::error!(sandbox = %pause.sandbox, error = %crate::error::chain(&error), "the pod runs on, and can only be stopped and removed");
                 Ok((pause, Greeting::Foreign))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                pause.hang_up();
+                Err(error)
+            }
         }
     }
 

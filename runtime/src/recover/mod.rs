@@ -20,15 +20,15 @@ use crate::container::{self, Container, Parts, State};
 use crate::error::chain;
 use crate::ids::{ContainerId, SandboxId};
 use crate::node::Node;
-use crate::pause::{Greeting, Pause, PauseError};
+use crate::pause::Pause;
 use crate::records::{
     ContainerRecord, ExitRecord, NriRecord, PodResourcesRecord, ReadyRecord, Record, RecordError,
     ResourcesRecord, SandboxRecord, StartedRecord, StoppedRecord,
 };
 use crate::sandbox::{self, PodName, Sandbox, Settings};
 use leftovers::discard;
-use reconnect::catch_up;
 pub(crate) use reconnect::reconnect;
+use reconnect::{catch_up, living};
 
 /// Why the pods of before cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +206,10 @@ async fn recover_sandbox(
     let stopped = stopped?.is_some();
     let pause = match stopped {
         true => None,
-        false => living(node, id).await,
+        false => living(node, id).await.unwrap_or_else(|error| {
+            tracing::error!(sandbox = %id, error = %chain(&error), "pause does not say what runs");
+            None
+        }),
     };
     sandbox::restore_level(&node.selinux, &mut record);
     let alive = pause.is_some();
@@ -247,27 +250,6 @@ async fn recover_sandbox(
         pause,
         died: (!alive && !stopped).then_some(sandbox),
     })
-}
-
-/// The pause of a pod that lives, and what it knows.
-async fn living(node: &Arc<Node>, id: &SandboxId) -> Option<(Arc<Pause>, Told)> {
-    let connected = Pause::connect(&node.program, id, node.events.clone()).await;
-    let (pause, greeting) = connected
-        .inspect_err(|error| tracing::debug!(sandbox = %id, error = %chain(error), "no pause"))
-        .ok()?;
-    match greeting {
-        Greeting::Late | Greeting::Foreign => Some((pause, Told::Nothing)),
-        Greeting::Unfinished => None,
-        Greeting::Made => match pause.list().await {
-            Ok(entries) => Some((pause, Told::all(entries))),
-            // Frozen or starved since its greeting, not gone.
-            Err(PauseError::Deadline { .. }) => Some((pause, Told::Nothing)),
-            Err(error) => {
-                tracing::error!(sandbox = %id, error = %chain(&error), "pause does not say what runs");
-                None
-            }
-        },
-    }
 }
 
 /// Whether a container's start was recorded before its daemon ended.

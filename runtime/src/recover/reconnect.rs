@@ -31,7 +31,7 @@ pub(crate) async fn reconnect(
 ) -> Option<Arc<Pause>> {
     let mut wait = FIRST_PAUSE;
     for _ in 0..ATTEMPTS {
-        match again(node, id).await {
+        match living(node, id).await {
             Ok(Some((pause, told))) => {
                 tokio::time::sleep(SHORTEST.saturating_sub(before.lasted())).await;
                 tokio::spawn(learn(
@@ -54,8 +54,11 @@ pub(crate) async fn reconnect(
     None
 }
 
-/// Its pause, and what that tells; none when it has ended.
-async fn again(node: &Arc<Node>, id: &SandboxId) -> Result<Option<(Arc<Pause>, Told)>, PauseError> {
+/// The pause of a pod, and what that tells; none when it has ended.
+pub(super) async fn living(
+    node: &Arc<Node>,
+    id: &SandboxId,
+) -> Result<Option<(Arc<Pause>, Told)>, PauseError> {
     let connected = Pause::connect(&node.program, id, node.events.clone()).await;
     let (pause, greeting) = match connected {
         Err(error) if error.is_nobody() => return Ok(None),
@@ -66,6 +69,7 @@ async fn again(node: &Arc<Node>, id: &SandboxId) -> Result<Option<(Arc<Pause>, T
         Greeting::Late | Greeting::Foreign => Ok(Some((pause, Told::Nothing))),
         Greeting::Made => match pause.list().await {
             Ok(entries) => Ok(Some((pause, Told::all(entries)))),
+            // Frozen or starved since its greeting, not gone.
             Err(PauseError::Deadline { .. }) => Ok(Some((pause, Told::Nothing))),
             Err(error) => {
                 pause.hang_up();
@@ -104,6 +108,7 @@ async fn take_in(node: &Arc<Node>, pause: &Pause, entries: Vec<ContainerEntry>) 
         let Some(container) = node.containers.get(&id_text(&entry)) else {
             // It was removed when pause could not be told to forget it.
             if let (Some(_), Ok(removed)) = (&entry.exit, ContainerId::parse(&id_text(&entry))) {
+                // What it does not forget goes with the pod.
                 let _ = pause.forget(&removed).await;
             }
             continue;

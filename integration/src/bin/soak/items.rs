@@ -79,7 +79,7 @@ const ALLOCATIONS: Allowance = Allowance::PerProcessor(64.0);
 const FREE_OBJECTS: Allowance = Allowance::PerProcessor(32.0);
 /// The same for the dozen caches of sizes from 8 bytes to 8 KiB.
 const FREE_OBJECTS_OF_SIZES: Allowance = Allowance::PerProcessor(128.0);
-/// Sixteen pages, each of which one of those allocations keeps (mm/percpu.c).
+/// Sixteen pages of 4 KiB, each of which one of those allocations keeps (mm/percpu.c).
 const PAGES: Allowance = Allowance::PerProcessor(64.0);
 
 /// All lines, in order.
