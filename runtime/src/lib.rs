@@ -18,6 +18,7 @@ mod handler;
 mod ids;
 mod index;
 mod kernel;
+mod limits;
 pub mod memory;
 mod metrics;
 mod mount_points;
@@ -138,6 +139,7 @@ pub struct Runtime {
 impl Runtime {
     /// Takes over what is there: makes what is missing, finds the pods that live, and reclaims what belongs to nobody.
     pub async fn open(config: Config) -> Result<Self, RuntimeError> {
+        limits::raise_open_files();
         for (path, directories) in [
             (
                 &config.state_dir,

@@ -1,6 +1,6 @@
 //! Pods and containers from their making to their removal.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use podwright_cri_api::v1::{
     ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest,
     ListPodSandboxRequest, PodSandboxFilter, PodSandboxState, PodSandboxStateValue, Signal,
@@ -475,5 +475,29 @@ async fn the_stop_signal_is_the_requests_and_told() -> Result<()> {
     node.cri.stop(&id, 20).await?;
     let ended = node.cri.wait_exit(&id).await?;
     assert_eq!((ended.exit_code, ended.reason.as_str()), (37, "Error"));
+    node.finish().await
+}
+
+/// Shells and units leave a soft limit of 1,024 as a rule, which some hundred pods use up.
+#[tokio::test]
+async fn the_daemon_takes_its_hard_limit_of_open_files_and_containers_do_not() -> Result<()> {
+    let mut node = Node::start().await?;
+    node.daemon.terminate().await?;
+    node.daemon
+        .restart_under(&["prlimit", "--nofile=64:4096"])
+        .await?;
+    let pid = node.daemon.pid().context("the daemon has ended")?;
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .context("no limit of open files")?;
+    let values: Vec<_> = files.split_whitespace().collect();
+    assert_eq!(values, ["4096", "4096", "files"]);
+
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+    let inside = node.cri.shell(&id, "ulimit -Sn; ulimit -Hn").await?;
+    assert_eq!(inside, "1024\n4096\n");
     node.finish().await
 }

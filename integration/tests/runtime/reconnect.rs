@@ -1,12 +1,20 @@
 //! The connection between the daemon and a pod's pause closes, and both live: the pod goes on.
 
-use std::{fs, os::fd::AsRawFd as _, path::Path};
+use std::{
+    fs,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::{
+    errno::Errno,
     sys::{
         signal::{Signal, kill},
-        socket::{Shutdown, UnixAddr, getpeername, shutdown},
+        socket::{
+            AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, getpeername, shutdown,
+            socket,
+        },
     },
     unistd::Pid,
 };
@@ -115,5 +123,65 @@ async fn what_ends_while_there_is_no_connection_is_learnt() -> Result<()> {
 
     ensure!(node.cri.wait_exit(&id).await?.exit_code == 7);
     until_commands_run(&node, &other).await?;
+    node.finish().await
+}
+
+/// Connects to a pod's pause, which stands still, until nobody more can.
+fn crowd(node: &Node, pod: &Pod) -> Result<Vec<OwnedFd>> {
+    let name = format!("pods/{}.sock", pod.id);
+    let address = UnixAddr::new(&node.daemon.slot().run_directory().join(name))?;
+    let mut crowd = Vec::new();
+    loop {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let client = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        match connect(client.as_raw_fd(), &address) {
+            Ok(()) => crowd.push(client),
+            Err(Errno::EAGAIN) => return Ok(crowd),
+            Err(error) => return Err(error).context("connecting to the pod's pause"),
+        }
+    }
+}
+
+/// As after thousands of starts of the daemon beside a frozen pod.
+#[tokio::test]
+async fn a_pause_that_cannot_be_reached_at_start_keeps_its_pod() -> Result<()> {
+    let mut node = Node::start().await?;
+    let flags = tempfile::tempdir()?;
+    let (pod, other) = tokio::try_join!(
+        node.cri.run_pod(PodSpec::new("pod")),
+        node.cri.run_pod(PodSpec::new("other"))
+    )?;
+    let id = node.cri.run(&pod, waiter(flags.path())).await?;
+    let stopped = node.cri.run(&other, ContainerSpec::new("c")).await?;
+    let process = node.cri.container_pid(&stopped).await?;
+    let mut pauses = Vec::new();
+    for pod in [&pod, &other] {
+        let pause = node.cri.pause_pid(&pod.id).await?;
+        pauses.push(Pid::from_raw(pause.cast_signed()));
+    }
+    for pause in &pauses {
+        kill(*pause, Signal::SIGSTOP)?;
+    }
+    let crowds = [crowd(&node, &pod)?, crowd(&node, &other)?];
+    ensure!(crowds[0].len() > 1000, "{} wait", crowds[0].len());
+    node.daemon.kill9().await?;
+    fs::write(flags.path().join("go"), "")?;
+    node.daemon.restart().await?;
+
+    let status = node.cri.pod_status(&pod.id).await?;
+    ensure!(status.state() == PodSandboxState::SandboxReady);
+    let error = node.cri.shell(&id, "true").await;
+    let why = format!("{:#}", error.err().context("a command runs")?);
+    ensure!(why.contains("made again"), "{why}");
+    // It can be stopped all the same.
+    let (stop, ended) = tokio::join!(node.cri.stop_pod(&other.id), proc::ended(process));
+    stop?;
+    ended?;
+
+    drop(crowds);
+    kill(pauses[0], Signal::SIGCONT)?;
+    ensure!(node.cri.wait_exit(&id).await?.exit_code == 7);
+    let next = node.cri.run(&pod, ContainerSpec::new("next")).await?;
+    until_commands_run(&node, &next).await?;
     node.finish().await
 }

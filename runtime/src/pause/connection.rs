@@ -75,7 +75,8 @@ pub(crate) struct Pause {
     sandbox: SandboxId,
     /// Told with the answer to the greeting; nothing but a greeting or a good-bye is sent before.
     greeted: SetOnce<Greeted>,
-    socket: AsyncFd<OwnedFd>,
+    /// None where it could not be reached.
+    socket: Option<AsyncFd<OwnedFd>>,
     waiting: Mutex<Waiting>,
     ended: CancellationToken,
     since: Instant,
@@ -160,7 +161,7 @@ impl Pause {
         let id = next_number();
         let body = Request::Hello { version };
         let hello = Message { id, body };
-        let sent = send(&pause.socket, &hello, Version::FIRST, &[]);
+        let sent = pause.send(&hello, Version::FIRST, &[]);
         pause.within("Hello", PROMPT, sent).await??;
         Ok((pause, ended))
     }
@@ -188,6 +189,23 @@ impl Pause {
         }
     }
 
+    /// One that lives and cannot be reached now: it is as one whose connection has closed.
+    pub(crate) fn unreached(sandbox: &SandboxId) -> Arc<Self> {
+        let ended = CancellationToken::new();
+        ended.cancel();
+        Arc::new(Self {
+            sandbox: sandbox.clone(),
+            greeted: SetOnce::new(),
+            socket: None,
+            waiting: Mutex::new(Waiting {
+                closed: true,
+                ..Waiting::default()
+            }),
+            ended,
+            since: Instant::now(),
+        })
+    }
+
     /// Connects, and starts to read. The receiver ends with the connection.
     fn open(
         program: &Program,
@@ -200,7 +218,7 @@ impl Pause {
         let pause = Arc::new(Self {
             sandbox: sandbox.clone(),
             greeted: SetOnce::new(),
-            socket: socket::watch(connection).map_err(error("watch"))?,
+            socket: Some(socket::watch(connection).map_err(error("watch"))?),
             waiting: Mutex::default(),
             ended: CancellationToken::new(),
             since: Instant::now(),
@@ -267,7 +285,9 @@ impl Pause {
 
     /// Closes the connection.
     pub(crate) fn hang_up(&self) {
-        socket::shut(self.socket.get_ref());
+        if let Some(socket) = &self.socket {
+            socket::shut(socket.get_ref());
+        }
     }
 
     /// Whether the connection has closed.
@@ -314,7 +334,8 @@ impl Pause {
                 Request::Hello { .. } | Request::Shutdown => Version::FIRST,
                 _ => self.version(name, Duration::MAX).await?,
             };
-            send(&self.socket, &Message { id, body }, version, descriptors).await?;
+            self.send(&Message { id, body }, version, descriptors)
+                .await?;
             answer.await.map_err(|_| PauseError::Gone)?
         };
         let result = self.within(name, deadline, exchange).await;
@@ -323,6 +344,16 @@ impl Pause {
             (Answer::Failed { failure }, _) => Err(PauseError::Failed(failure)),
             reply => Ok(reply),
         }
+    }
+
+    async fn send(
+        &self,
+        message: &Message<Request>,
+        version: Version,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), PauseError> {
+        let socket = self.socket.as_ref().ok_or(PauseError::Gone)?;
+        send(socket, message, version, descriptors).await
     }
 
     /// Waits for the answer to a request.
@@ -346,13 +377,13 @@ impl Pause {
 
     /// Hands out what comes until the connection closes.
     async fn read(&self, events: &mpsc::UnboundedSender<Event>) {
-        loop {
+        while let Some(socket) = &self.socket {
             let version = self
                 .greeted
                 .get()
                 .and_then(|greeted| greeted.speaks.as_ref().ok().copied())
                 .unwrap_or(Version::FIRST);
-            match receive(&self.socket, version).await {
+            match receive(socket, version).await {
                 Ok(Some(Received::Message(message, descriptors))) => {
                     self.dispatch(message, descriptors, events)
                 }

@@ -30,7 +30,9 @@ fn address(directory: BorrowedFd<'_>, name: &str) -> io::Result<UnixAddr> {
 pub(super) fn listener(directory: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     let fd = new_socket()?;
     bind(fd.as_raw_fd(), &address(directory, name)?)?;
-    listen(&fd, Backlog::new(16)?)?;
+    // A pause that is frozen accepts nobody: each start of a daemon leaves one more that waits, and beyond the limit none can connect. The
+    // kernel bounds this by net.core.somaxconn.
+    listen(&fd, Backlog::MAXALLOWABLE)?;
     Ok(fd)
 }
 

@@ -42,9 +42,9 @@ pub enum RecoverError {
         #[source]
         source: std::io::Error,
     },
-    /// A later version has made some of them.
-    #[error("the pods that are there cannot all be taken over")]
-    Newer(#[from] RecordError),
+    /// A later version has made some of them, or they cannot be read now.
+    #[error("the pods that are there cannot all be taken over; they run on")]
+    Unread(#[from] RecordError),
 }
 
 impl RecoverError {
@@ -75,7 +75,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
                     told.insert(found.id.to_string(), of_pod);
                 }
             }
-            Err((_, _, Refusal::Newer(error))) => return Err(error.into()),
+            Err((_, _, Refusal::Unread(error))) => return Err(error.into()),
             Err((id, directory, Refusal::Dropped(why))) => {
                 tracing::warn!(sandbox = %id, why, "dropping the pod sandbox");
                 discard(node, id).await;
@@ -86,7 +86,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
     for (id, directory) in objects(node, "containers", ContainerId::parse)? {
         match recover_container(node, &id, &directory, &mut told) {
             Ok(()) => {}
-            Err(Refusal::Newer(error)) => return Err(error.into()),
+            Err(Refusal::Unread(error)) => return Err(error.into()),
             Err(Refusal::Dropped(why)) => {
                 tracing::warn!(container = %id, why, "dropping the container");
                 node.reclaim.directory(directory);
@@ -101,7 +101,13 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
     leftovers::reclaim(node).await?;
     for (id, pause) in silent {
         tracing::warn!(sandbox = %id, "the pod's pause process does not say what runs; going on without it");
-        tokio::spawn(catch_up(Arc::clone(node), id, pause));
+        let node = Arc::clone(node);
+        tokio::spawn(async move {
+            match pause.has_ended() {
+                true => sandbox::lost(&node, &id).await,
+                false => catch_up(node, id, pause).await,
+            }
+        });
     }
     let (sandboxes, containers) = (node.sandboxes.all().len(), node.containers.all().len());
     tracing::info!(sandboxes, containers, "recovered");
@@ -130,17 +136,26 @@ fn objects<I>(
 enum Refusal {
     /// It is damaged or half made: it is dropped, and what it stood for reclaimed.
     Dropped(String),
-    /// A later version has made it. It lives, so the start ends here.
-    Newer(RecordError),
+    /// A later version has made it, or this process lacks what reading takes. It lives, so the start ends here.
+    Unread(RecordError),
 }
 
 impl From<RecordError> for Refusal {
     fn from(error: RecordError) -> Self {
         match error {
-            RecordError::Newer { .. } => Self::Newer(error),
+            RecordError::Newer { .. } => Self::Unread(error),
+            RecordError::Io { ref source, .. } if is_shortage(source) => Self::Unread(error),
             error => Self::Dropped(chain(&error)),
         }
     }
+}
+
+/// Whether it says nothing of the file (open(2)).
+fn is_shortage(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+    )
 }
 
 impl From<&str> for Refusal {
@@ -207,8 +222,8 @@ async fn recover_sandbox(
     let pause = match stopped {
         true => None,
         false => living(node, id).await.unwrap_or_else(|error| {
-            tracing::error!(sandbox = %id, error = %chain(&error), "pause does not say what runs");
-            None
+            tracing::error!(sandbox = %id, error = %chain(&error), "the pod's pause process lives and is not reached; trying again");
+            Some((Pause::unreached(id), Told::Nothing))
         }),
     };
     sandbox::restore_level(&node.selinux, &mut record);
@@ -405,6 +420,31 @@ mod tests {
             (&State::Created, Some(&Told::Nothing), false),
         ] {
             assert_eq!(is_lost(state, told), expected);
+        }
+    }
+
+    #[test]
+    fn only_a_record_that_is_wrong_costs_its_pod() {
+        let io = |errno| RecordError::Io {
+            action: "read",
+            path: PathBuf::from("/pods/x/sandbox"),
+            source: std::io::Error::from_raw_os_error(errno),
+        };
+        let newer = RecordError::Newer {
+            path: PathBuf::from("/pods/x/sandbox"),
+            form: 9,
+        };
+        for error in [newer, io(libc::EMFILE), io(libc::ENFILE), io(libc::ENOMEM)] {
+            let text = error.to_string();
+            assert!(matches!(error.into(), Refusal::Unread(_)), "{text}");
+        }
+        let damaged = RecordError::Damaged {
+            path: PathBuf::from("/pods/x/sandbox"),
+            what: "it is empty".into(),
+        };
+        for error in [damaged, io(libc::EIO), io(libc::EISDIR)] {
+            let text = error.to_string();
+            assert!(matches!(error.into(), Refusal::Dropped(_)), "{text}");
         }
     }
 }

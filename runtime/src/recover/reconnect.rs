@@ -17,41 +17,28 @@ use crate::records::StartedRecord;
 /// each other do not keep a processor busy.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How often a pause is tried that somebody listens for, and the first pause between; it is twice as long each time, 13 s in all.
-const ATTEMPTS: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
 /// Connects again to the pause of a pod whose connection `before` has closed; none when pause has ended, as it has nearly always. It closes
 /// a connection by itself when the daemon has left too much unread, and the daemon does when it cannot read what comes. What has happened
 /// meanwhile is learnt beside this.
+///
+/// # Errors
+/// When somebody listens for pause and it is not reached now.
 pub(crate) async fn reconnect(
     node: &Arc<Node>,
     id: &SandboxId,
     before: &Pause,
-) -> Option<Arc<Pause>> {
-    let mut wait = FIRST_PAUSE;
-    for _ in 0..ATTEMPTS {
-        match living(node, id).await {
-            Ok(Some((pause, told))) => {
-                tokio::time::sleep(SHORTEST.saturating_sub(before.lasted())).await;
-                tokio::spawn(learn(
-                    Arc::clone(node),
-                    id.clone(),
-                    Arc::clone(&pause),
-                    told,
-                ));
-                return Some(pause);
-            }
-            Ok(None) => return None,
-            // It is ending, or this process has no descriptor to spare.
-            Err(error) => {
-                tracing::debug!(sandbox = %id, error = %chain(&error), "not connected again yet");
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-        }
-    }
-    None
+) -> Result<Option<Arc<Pause>>, PauseError> {
+    let Some((pause, told)) = living(node, id).await? else {
+        return Ok(None);
+    };
+    tokio::time::sleep(SHORTEST.saturating_sub(before.lasted())).await;
+    tokio::spawn(learn(
+        Arc::clone(node),
+        id.clone(),
+        Arc::clone(&pause),
+        told,
+    ));
+    Ok(Some(pause))
 }
 
 /// The pause of a pod, and what that tells; none when it has ended.

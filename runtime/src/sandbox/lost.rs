@@ -1,6 +1,8 @@
-//! What happens when the connection to a pod's pause closes without being asked to.
+//! What happens when the connection to a pod's pause closes without being asked to, or cannot be made.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::State;
 use super::stop::finish;
@@ -9,27 +11,52 @@ use crate::ids::SandboxId;
 use crate::node::Node;
 use crate::{nri, recover};
 
-/// A pod whose pause lives is spoken to by a new connection. One whose pause has ended is not ready: everything of it is killed and
-/// reclaimed.
+/// The first and the longest wait between two attempts to reach a pause; each is twice as long as the one before.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A pod whose pause lives is spoken to by a new connection, however long it takes to get one: pods are not killed for what is amiss
+/// between the two. One whose pause has ended is not ready: everything of it is killed and reclaimed.
 pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId) {
+    let mut wait = FIRST_WAIT;
+    while settle(node, id, wait).await.is_continue() {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// One attempt, which breaks when there is nothing left to do. The pod can be stopped between two.
+async fn settle(node: &Arc<Node>, id: &SandboxId, wait: Duration) -> ControlFlow<()> {
     let Some(sandbox) = node.sandboxes.get(id.as_str()) else {
-        return;
+        return ControlFlow::Break(());
     };
     if matches!(sandbox.state(), State::NotReady) {
-        return;
+        return ControlFlow::Break(());
     }
     let _operation = sandbox.operation.lock().await;
     let State::Ready(before) = sandbox.state() else {
-        return;
+        return ControlFlow::Break(());
     };
     if !before.has_ended() {
         // It was another connection: one that was tried in vain, or the one before.
-        return;
+        return ControlFlow::Break(());
     }
-    if let Some(pause) = recover::reconnect(node, id, &before).await {
-        tracing::warn!(sandbox = %id, "the connection to the pod's pause process had closed; what ran in it by calls has ended, and the pod goes on");
-        sandbox.set_pause(pause);
-        return;
+    match recover::reconnect(node, id, &before).await {
+        Ok(Some(pause)) => {
+            tracing::warn!(sandbox = %id, "the connection to the pod's pause process had closed; what ran in it by calls has ended, and the pod goes on");
+            sandbox.set_pause(pause);
+            return ControlFlow::Break(());
+        }
+        Ok(None) => {}
+        // It is ending, as a rule, or this process has no descriptor to spare.
+        Err(error) if wait < LONGEST_WAIT => {
+            tracing::debug!(sandbox = %id, error = %chain(&error), "not connected again yet");
+            return ControlFlow::Continue(());
+        }
+        Err(error) => {
+            tracing::error!(sandbox = %id, error = %chain(&error), "the pod's pause process lives and is not reached; trying again, and the pod can be stopped");
+            return ControlFlow::Continue(());
+        }
     }
     tracing::warn!(sandbox = %id, "the pod's pause process has ended; killing what is left of the pod");
     sandbox.set_not_ready();
@@ -37,4 +64,5 @@ pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId) {
         tracing::error!(sandbox = %id, error = %chain(&error), "the pod is not wholly reclaimed; the next start tries again");
     }
     nri::pod_stops(node, &sandbox).await;
+    ControlFlow::Break(())
 }
