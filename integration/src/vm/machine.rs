@@ -28,8 +28,8 @@ use crate::patience;
 
 /// QEMU opens its sockets before it starts the machine.
 const CONNECTS: Duration = Duration::from_secs(30);
-/// As many of the console's last lines are part of an error.
-const CONSOLE_LINES: usize = 60;
+/// As many of the console's last lines are part of an error: what a kernel says of its end, with the stacks of its processors.
+const CONSOLE_LINES: usize = 250;
 const OUTPUT_BUFFER: usize = 64 << 10;
 
 /// What the machine tells over its status port, a line each; `boot.sh` writes them.

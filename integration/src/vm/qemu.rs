@@ -14,10 +14,12 @@ use super::{
 
 /// As many as a small node has.
 const PROCESSORS: &str = "2";
-/// No output on the console but the kernel's errors; pressure stall information; an oops is an end, and so is a panic.
+/// No output on the console but the kernel's warnings; pressure stall information. An oops is an end, and so is a panic, and a processor that
+/// the kernel has kept to itself for two minutes, with the stacks of all (an emulated one takes some seconds under load).
 /// Without `no_timer_check` the kernel counts the ticks of its first moments, and panics when the host has kept the machine
 /// waiting in them.
-const KERNEL_PARAMETERS: &str = "console=ttyS0 quiet panic=-1 oops=panic no_timer_check psi=1";
+const KERNEL_PARAMETERS: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic watchdog_thresh=60 softlockup_panic=1 \
+    softlockup_all_cpu_backtrace=1 no_timer_check psi=1";
 
 /// The files of a machine.
 #[derive(Clone, Debug)]
