@@ -23,7 +23,7 @@ const BINARY: &str = "PODWRIGHT_BINARY";
 const DISK_SIZE: u64 = 16 << 30;
 
 /// Runs a command in a virtual machine with cgroup v2 and AppArmor
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 struct Cli {
     /// A program that the command can name: NAME=PATH; may be repeated
     #[arg(long = "program", value_name = "NAME=PATH")]
@@ -66,7 +66,7 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+    match twice(Cli::parse()).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("vm: {error:#}");
@@ -75,12 +75,33 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The command's exit code.
-async fn run(cli: Cli) -> Result<u8> {
+/// How a machine ended.
+enum End {
+    /// The command's exit code.
+    Command(u8),
+    /// Its kernel locked up.
+    LockedUp(anyhow::Error),
+}
+
+/// The command's exit code. A machine whose kernel locks up says nothing of what it ran: it is told of, and there is one more.
+async fn twice(cli: Cli) -> Result<u8> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "making the machine's root file system takes root: run `sudo -E env PATH=\"$PATH\" cargo xtask vm`"
     );
+    match run(cli.clone()).await? {
+        End::Command(code) => return Ok(code),
+        End::LockedUp(error) => {
+            eprintln!("vm: the machine's kernel has locked up; once more: {error:#}");
+        }
+    }
+    match run(cli).await? {
+        End::Command(code) => Ok(code),
+        End::LockedUp(error) => Err(error.context("the machine's kernel has locked up again")),
+    }
+}
+
+async fn run(cli: Cli) -> Result<End> {
     let scratch = tempfile::Builder::new().prefix("podwright-vm-").tempdir()?;
     eprintln!(
         "vm: opening the machine, critest and the test images; making them takes minutes, once"
@@ -94,7 +115,9 @@ async fn run(cli: Cli) -> Result<u8> {
     let mut output = std::io::stdout();
     let ended = tokio::time::timeout(limit, machine.wait(&mut output));
     match ended.await {
-        Ok(code) => code,
+        Ok(Ok(code)) => Ok(End::Command(code)),
+        Ok(Err(error)) if machine.has_locked_up() => Ok(End::LockedUp(error)),
+        Ok(Err(error)) => Err(error),
         Err(_) => {
             let console = machine.console();
             machine.kill().await?;

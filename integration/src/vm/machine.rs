@@ -199,6 +199,11 @@ impl Machine {
         text(&self.directory.path().join("console"))
     }
 
+    /// Whether its kernel has ended because it kept a processor to itself: that is the kernel's or the emulator's own failure, whatever ran.
+    pub fn has_locked_up(&self) -> bool {
+        self.console().contains("softlockup: hung tasks")
+    }
+
     async fn event(&mut self) -> Result<Event> {
         let line = self
             .status
@@ -298,10 +303,10 @@ mod tests {
 
     #[test]
     fn an_error_has_the_consoles_end() {
-        let lines: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+        let lines: Vec<_> = (0..1000).map(|number| number.to_string()).collect();
         let end = tail(&lines.join("\r\n"));
         assert_eq!(end.lines().count(), CONSOLE_LINES);
-        assert!(end.ends_with("\n99"), "{end}");
+        assert!(end.ends_with("\n999"), "{end}");
         assert_eq!(tail("one"), "one");
     }
 }
