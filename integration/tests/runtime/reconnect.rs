@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::{
     errno::Errno,
     sys::{
+        resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, kill},
         socket::{
             AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, getpeername, shutdown,
@@ -126,6 +127,19 @@ async fn what_ends_while_there_is_no_connection_is_learnt() -> Result<()> {
     node.finish().await
 }
 
+/// More than the connections that can wait for two pauses, where net.core.somaxconn is 4,096 as by default.
+const CROWDS: u64 = 10_000;
+
+/// Lets this process open that many files, beyond its hard limit where it must.
+fn may_open(files: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < files {
+        setrlimit(Resource::RLIMIT_NOFILE, files, hard.max(files))
+            .with_context(|| format!("this test opens {files} files; {hard} may be open"))?;
+    }
+    Ok(())
+}
+
 /// Connects to a pod's pause, which stands still, until nobody more can.
 fn crowd(node: &Node, pod: &Pod) -> Result<Vec<OwnedFd>> {
     let name = format!("pods/{}.sock", pod.id);
@@ -145,6 +159,7 @@ fn crowd(node: &Node, pod: &Pod) -> Result<Vec<OwnedFd>> {
 /// As after thousands of starts of the daemon beside a frozen pod.
 #[tokio::test]
 async fn a_pause_that_cannot_be_reached_at_start_keeps_its_pod() -> Result<()> {
+    may_open(CROWDS)?;
     let mut node = Node::start().await?;
     let flags = tempfile::tempdir()?;
     let (pod, other) = tokio::try_join!(

@@ -32,7 +32,9 @@ pub(crate) enum PauseError {
         source: io::Error,
     },
     /// It has ended, or ended while it was asked; or the connection alone has.
-    #[error("the connection to the pod's pause process has closed; it is made again if the pod lives")]
+    #[error(
+        "the connection to the pod's pause process has closed; it is made again if the pod lives"
+    )]
     Gone,
     /// It did not answer in time.
     #[error("the pod's pause process did not answer {request} within {seconds} s; {doing}")]
