@@ -7,13 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     time::ClockId,
     unistd::Pid,
 };
 use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::patience::patience;
 
 /// All process ids.
 pub fn all() -> BTreeSet<u32> {
@@ -23,10 +25,10 @@ pub fn all() -> BTreeSet<u32> {
         .collect()
 }
 
-/// Waits a minute at most for the end of a process that need not be ours: its descriptor is readable then, pidfd_open(2).
+/// Waits a minute at most, and longer on a slow machine, for the end of a process that need not be ours: its descriptor is readable then, pidfd_open(2).
 ///
 /// # Errors
-/// When there is no such process, or it cannot be waited for.
+/// When there is no such process, or it does not end.
 pub async fn ended(pid: u32) -> Result<()> {
     let raw = i32::try_from(pid)
         .ok()
@@ -37,9 +39,14 @@ pub async fn ended(pid: u32) -> Result<()> {
         .with_context(|| format!("opening process {pid}"))?;
     let wait = move || {
         let mut waited = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-        poll(&mut waited, PollTimeout::from(60_000u16))
+        let limit = patience(Duration::from_secs(60));
+        poll(
+            &mut waited,
+            PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX),
+        )
     };
-    tokio::task::spawn_blocking(wait).await??;
+    let ended = tokio::task::spawn_blocking(wait).await??;
+    ensure!(ended == 1, "process {pid} does not end");
     Ok(())
 }
 

@@ -21,7 +21,6 @@ use crate::fault::{Fault, OrFault};
 use crate::supervise::Supervisor;
 use crate::sys::{event, file, process, title};
 use crate::zygote::Newborn;
-use std::os::fd::AsFd;
 
 /// musl's allocator gives its pages back as soon as they are free, and so maps, faults in and unmaps a dozen for each message.
 #[cfg(target_env = "musl")]
@@ -65,13 +64,13 @@ fn start(newborn: Newborn) -> Result<Supervisor, Fault> {
         pod,
         base,
     } = newborn;
-    file::duplicate_onto(listener.as_fd(), 0).or_fault("dup2", b"")?;
-    drop(listener);
+    // The zygote's orders end here. The listener stays where children close it: what holds it makes the pod seem to live.
+    file::duplicate_onto(file::standard(1), 0).or_fault("dup2", b"")?;
     // It was born into the zygote's session; EPERM cannot be.
     process::new_session().or_fault("setsid", b"")?;
     // Blocked: a terminal's Ctrl-C, a hang-up or a polite SIGTERM must not take the pod down, unless it is systemd's.
     let signals = event::block_signals().or_fault("signalfd4", b"")?;
     process::become_subreaper().or_fault("prctl SUBREAPER", b"")?;
     title::set(&[b"podwright-pause ", &pod[..]].concat());
-    Supervisor::new(file::inherited(0), signals, born, base)
+    Supervisor::new(listener, signals, born, base)
 }

@@ -18,7 +18,6 @@ mod handler;
 mod ids;
 mod index;
 mod kernel;
-mod limits;
 pub mod memory;
 mod metrics;
 mod mount_points;
@@ -139,7 +138,6 @@ pub struct Runtime {
 impl Runtime {
     /// Takes over what is there: makes what is missing, finds the pods that live, and reclaims what belongs to nobody.
     pub async fn open(config: Config) -> Result<Self, RuntimeError> {
-        limits::raise_open_files();
         for (path, directories) in [
             (
                 &config.state_dir,
@@ -327,9 +325,12 @@ async fn follow(node: std::sync::Weak<Node>, mut happened: mpsc::UnboundedReceiv
                     tracing::debug!(%sandbox, %container, "the exit of a container that is removed")
                 }
             },
-            Event::Closed { sandbox } => {
+            Event::Closed {
+                sandbox,
+                connection,
+            } => {
                 // Killing what is left takes time that other pods' events need not wait for.
-                tokio::spawn(async move { sandbox::lost(&node, &sandbox).await });
+                tokio::spawn(async move { sandbox::lost(&node, &sandbox, connection).await });
             }
         }
     }

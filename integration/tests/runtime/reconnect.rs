@@ -3,7 +3,8 @@
 use std::{
     fs,
     os::fd::{AsRawFd as _, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,20 +14,28 @@ use nix::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, kill},
         socket::{
-            AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, getpeername, shutdown,
-            socket,
+            AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr, accept, bind, connect,
+            getpeername, listen, shutdown, socket,
         },
     },
-    unistd::Pid,
+    unistd::{Pid, close},
 };
 use podwright_cri_api::v1::PodSandboxState;
 use podwright_integration::{
     cri::Pod,
-    node::{Node, until},
+    node::{Node, deadline, until},
+    patience::patience,
     pod::{ContainerSpec, PodSpec},
     proc,
 };
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use tokio::time::timeout;
+use tonic::Code;
+
+fn pause_socket(node: &Node, pod: &Pod) -> PathBuf {
+    let name = format!("pods/{}.sock", pod.id);
+    node.daemon.slot().run_directory().join(name)
+}
 
 /// Closes the daemon's connection to a pod's pause, as either of them does with one that it cannot go on with.
 fn cut_off(node: &Node, pod: &Pod) -> Result<()> {
@@ -117,13 +126,73 @@ async fn what_ends_while_there_is_no_connection_is_learnt() -> Result<()> {
     let daemon = Pid::from_raw(daemon.cast_signed());
     kill(daemon, Signal::SIGSTOP)?;
     cut_off(&node, &pod)?;
-    fs::write(flags.path().join("go"), "")?;
-    let ended = proc::ended(pid).await;
+    // In this order: the process is known before it may end.
+    let (ended, told) = tokio::join!(proc::ended(pid), async {
+        fs::write(flags.path().join("go"), "")
+    });
     kill(daemon, Signal::SIGCONT)?;
+    told?;
     ended?;
 
     ensure!(node.cri.wait_exit(&id).await?.exit_code == 7);
     until_commands_run(&node, &other).await?;
+    node.finish().await
+}
+
+/// How many attempts are watched, and what passes between the first and the last of them at least: 50 ms, and twice as long each time.
+const ATTEMPTS: usize = 6;
+const ATTEMPTS_TAKE: Duration = Duration::from_millis(1500);
+
+/// A pause that drops each connection is tried by one at a time, and ever more rarely.
+#[tokio::test]
+async fn attempts_that_fail_do_not_multiply() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+    let path = pause_socket(&node, &pod);
+    let away = path.with_extension("away");
+    fs::rename(&path, &away)?;
+    let other = socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    bind(other.as_raw_fd(), &UnixAddr::new(&path)?)?;
+    listen(&other, Backlog::new(8)?)?;
+    let watch = tokio::task::spawn_blocking(move || -> Result<Duration> {
+        let mut first = None;
+        for _ in 0..ATTEMPTS {
+            close(accept(other.as_raw_fd())?)?;
+            first.get_or_insert_with(Instant::now);
+        }
+        Ok(first.context("no attempt")?.elapsed())
+    });
+    cut_off(&node, &pod)?;
+    let took = timeout(deadline(), watch).await???;
+    ensure!(took >= ATTEMPTS_TAKE, "{ATTEMPTS} attempts in {took:?}");
+
+    fs::rename(&away, &path)?;
+    until_commands_run(&node, &id).await?;
+    node.finish().await
+}
+
+/// Longer than one answer is waited for, and not as long as one for each container.
+const ONE_ANSWER: Duration = Duration::from_secs(19);
+
+#[tokio::test]
+async fn a_frozen_pod_is_stopped_without_an_answer_for_each_container() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.cri.run_pod(PodSpec::new("pod")).await?;
+    for name in ["a", "b", "c", "d"] {
+        node.cri.run(&pod, ContainerSpec::new(name)).await?;
+    }
+    let pause = node.cri.pause_pid(&pod.id).await?;
+    kill(Pid::from_raw(pause.cast_signed()), Signal::SIGSTOP)?;
+    let begun = Instant::now();
+    node.cri.stop_pod(&pod.id).await?;
+    let took = begun.elapsed();
+    ensure!(took < patience(ONE_ANSWER), "{took:?}");
     node.finish().await
 }
 
@@ -142,8 +211,7 @@ fn may_open(files: u64) -> Result<()> {
 
 /// Connects to a pod's pause, which stands still, until nobody more can.
 fn crowd(node: &Node, pod: &Pod) -> Result<Vec<OwnedFd>> {
-    let name = format!("pods/{}.sock", pod.id);
-    let address = UnixAddr::new(&node.daemon.slot().run_directory().join(name))?;
+    let address = UnixAddr::new(&pause_socket(node, pod))?;
     let mut crowd = Vec::new();
     loop {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -167,11 +235,15 @@ async fn a_pause_that_cannot_be_reached_at_start_keeps_its_pod() -> Result<()> {
         node.cri.run_pod(PodSpec::new("other"))
     )?;
     let id = node.cri.run(&pod, waiter(flags.path())).await?;
+    let next = node.cri.create(&pod, ContainerSpec::new("next")).await?;
     let stopped = node.cri.run(&other, ContainerSpec::new("c")).await?;
     let process = node.cri.container_pid(&stopped).await?;
     let mut pauses = Vec::new();
     for pod in [&pod, &other] {
         let pause = node.cri.pause_pid(&pod.id).await?;
+        // Children have the standard streams for a while, and what holds the pod's socket makes it seem to live.
+        let input = fs::read_link(format!("/proc/{pause}/fd/0"))?;
+        ensure!(input == Path::new("/dev/null"), "{}", input.display());
         pauses.push(Pid::from_raw(pause.cast_signed()));
     }
     for pause in &pauses {
@@ -188,6 +260,10 @@ async fn a_pause_that_cannot_be_reached_at_start_keeps_its_pod() -> Result<()> {
     let error = node.cri.shell(&id, "true").await;
     let why = format!("{:#}", error.err().context("a command runs")?);
     ensure!(why.contains("made again"), "{why}");
+    // A start that cannot be tried now can be tried again.
+    let refused = node.cri.start_container(&next).await;
+    let refused = refused.err().context("a container starts")?;
+    ensure!(refused.code() == Code::Unavailable, "{refused}");
     // It can be stopped all the same.
     let (stop, ended) = tokio::join!(node.cri.stop_pod(&other.id), proc::ended(process));
     stop?;
@@ -196,7 +272,7 @@ async fn a_pause_that_cannot_be_reached_at_start_keeps_its_pod() -> Result<()> {
     drop(crowds);
     kill(pauses[0], Signal::SIGCONT)?;
     ensure!(node.cri.wait_exit(&id).await?.exit_code == 7);
-    let next = node.cri.run(&pod, ContainerSpec::new("next")).await?;
+    node.cri.start_container(&next).await?;
     until_commands_run(&node, &next).await?;
     node.finish().await
 }

@@ -284,9 +284,3 @@ pub(crate) fn standard(number: i32) -> BorrowedFd<'static> {
     // SAFETY: std opens what is missing of the three before main, and nobody closes them.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
-
-/// Takes a descriptor that this process was started with.
-pub(crate) fn inherited(number: i32) -> OwnedFd {
-    // SAFETY: called once per number, at the start of the process, before anything else owns it.
-    unsafe { OwnedFd::from_raw_fd(number) }
-}

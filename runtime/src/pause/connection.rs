@@ -54,9 +54,16 @@ pub(crate) enum Event {
         container: ContainerId,
         exit: Exit,
     },
-    /// The connection has closed: pause has ended, as a rule.
-    Closed { sandbox: SandboxId },
+    /// A connection has closed: pause has ended, as a rule.
+    Closed {
+        sandbox: SandboxId,
+        connection: ConnectionId,
+    },
 }
+
+/// Which connection to a pause it is; no two have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionId(u64);
 
 pub(super) type Reply = (Answer, Vec<OwnedFd>);
 
@@ -73,9 +80,10 @@ pub(super) struct Waiting {
 /// A pod's pause process, spoken to by its socket.
 pub(crate) struct Pause {
     sandbox: SandboxId,
+    id: ConnectionId,
     /// Told with the answer to the greeting; nothing but a greeting or a good-bye is sent before.
     greeted: SetOnce<Greeted>,
-    /// None where it could not be reached.
+    /// None where it could not be reached, or is not held any longer.
     socket: Option<AsyncFd<OwnedFd>>,
     waiting: Mutex<Waiting>,
     ended: CancellationToken,
@@ -83,6 +91,7 @@ pub(crate) struct Pause {
 }
 
 /// What the answer to the greeting told.
+#[derive(Clone)]
 struct Greeted {
     /// None when it has only refused to speak.
     pid: Option<u32>,
@@ -191,18 +200,35 @@ impl Pause {
 
     /// One that lives and cannot be reached now: it is as one whose connection has closed.
     pub(crate) fn unreached(sandbox: &SandboxId) -> Arc<Self> {
+        let id = ConnectionId(next_number());
+        Self::closed(sandbox, id, SetOnce::new(), Instant::now())
+    }
+
+    /// A connection that has closed, without its descriptor.
+    pub(crate) fn without_socket(&self) -> Arc<Self> {
+        let greeted = SetOnce::new_with(self.greeted.get().cloned());
+        Self::closed(&self.sandbox, self.id, greeted, self.since)
+    }
+
+    fn closed(
+        sandbox: &SandboxId,
+        id: ConnectionId,
+        greeted: SetOnce<Greeted>,
+        since: Instant,
+    ) -> Arc<Self> {
         let ended = CancellationToken::new();
         ended.cancel();
         Arc::new(Self {
             sandbox: sandbox.clone(),
-            greeted: SetOnce::new(),
+            id,
+            greeted,
             socket: None,
             waiting: Mutex::new(Waiting {
                 closed: true,
                 ..Waiting::default()
             }),
             ended,
-            since: Instant::now(),
+            since,
         })
     }
 
@@ -217,6 +243,7 @@ impl Pause {
             .map_err(error("reach"))?;
         let pause = Arc::new(Self {
             sandbox: sandbox.clone(),
+            id: ConnectionId(next_number()),
             greeted: SetOnce::new(),
             socket: Some(socket::watch(connection).map_err(error("watch"))?),
             waiting: Mutex::default(),
@@ -276,6 +303,10 @@ impl Pause {
     /// Its process id; none before it has answered for the first time.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.greeted.get()?.pid
+    }
+
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.id
     }
 
     /// How long ago the connection was made.
@@ -408,6 +439,7 @@ impl Pause {
         // The receiver is gone only when the daemon ends.
         let _ = events.send(Event::Closed {
             sandbox: self.sandbox.clone(),
+            connection: self.id,
         });
     }
 

@@ -99,6 +99,14 @@ impl PauseError {
         matches!(self, Self::Socket { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
     }
 
+    /// Whether it hears nothing at all now, or does not answer.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Deadline { .. } | Self::Gone | Self::Socket { .. }
+        )
+    }
+
     /// That a message cannot be told in this version.
     pub(super) fn older(newer: Newer, speaks: Version) -> Self {
         Self::Older {

@@ -13,7 +13,7 @@ mod streams;
 mod transport;
 mod zygote;
 
-pub(crate) use connection::{Event, Greeting, Pause};
+pub(crate) use connection::{ConnectionId, Event, Greeting, Pause};
 pub(crate) use error::PauseError;
 pub(crate) use program::{Program, ProgramError};
 pub(crate) use requests::{Exec, Made};

@@ -2,13 +2,20 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use super::RecoverError;
+use crate::cgroup::CgroupPath;
 use crate::error::chain;
 use crate::ids::SandboxId;
 use crate::node::Node;
 use crate::pause::{Pause, Program};
 use crate::sandbox;
+
+/// How long killed processes may take to be gone.
+const KILLED: Duration = Duration::from_secs(10);
 
 /// Ends whatever an unfinished or damaged sandbox has left.
 pub(super) async fn discard(node: &Arc<Node>, id: &SandboxId) {
@@ -20,6 +27,17 @@ pub(super) async fn discard(node: &Arc<Node>, id: &SandboxId) {
     node.program.remove_socket(id);
 }
 
+async fn reclaim_group(node: &Node, group: CgroupPath) {
+    tracing::info!(cgroup = %group, "reclaiming the cgroup of a pod that is gone");
+    let group = node.cgroups.cgroup(&group);
+    let killing = group.clone();
+    let killed = tokio::task::spawn_blocking(move || killing.kill_all(KILLED)).await;
+    if let Ok(Err(error)) = killed {
+        tracing::error!(cgroup = %group.path(), error = %chain(&error), "cannot kill what is in the cgroup");
+    }
+    node.reclaim.cgroup(group);
+}
+
 /// Frees what is ours by name and belongs to no sandbox.
 pub(super) async fn reclaim(node: &Arc<Node>) -> Result<(), RecoverError> {
     let run_dir = &node.config.run_dir;
@@ -28,9 +46,9 @@ pub(super) async fn reclaim(node: &Arc<Node>) -> Result<(), RecoverError> {
         sandbox.is_none_or(|sandbox| sandbox.pause().is_none())
     };
     let sockets = Program::sockets_of(run_dir).map_err(RecoverError::list(run_dir))?;
-    for id in sockets.into_iter().filter(is_gone) {
-        discard(node, &id).await;
-    }
+    // All at once: each that does not answer takes its time.
+    let gone: Vec<_> = sockets.into_iter().filter(is_gone).collect();
+    join_all(gone.iter().map(|id| discard(node, id))).await;
     let owners = sandbox::files::owners(run_dir).map_err(RecoverError::list(run_dir))?;
     for id in owners.iter().filter(|id| is_gone(id)) {
         sandbox::files::remove(run_dir, id);
@@ -59,19 +77,8 @@ pub(super) async fn reclaim(node: &Arc<Node>) -> Result<(), RecoverError> {
             Vec::new()
         })
     });
-    for group in groups.filter(|group| !live.contains(sandbox::id_of_group(group.name()))) {
-        tracing::info!(cgroup = %group, "reclaiming the cgroup of a pod that is gone");
-        let group = node.cgroups.cgroup(&group);
-        let killing = group.clone();
-        let killed = tokio::task::spawn_blocking(move || {
-            killing.kill_all(std::time::Duration::from_secs(10))
-        })
-        .await;
-        if let Ok(Err(error)) = killed {
-            tracing::error!(cgroup = %group.path(), error = %chain(&error), "cannot kill what is in the cgroup");
-        }
-        node.reclaim.cgroup(group);
-    }
+    let gone = groups.filter(|group| !live.contains(sandbox::id_of_group(group.name())));
+    join_all(gone.map(|group| reclaim_group(node, group))).await;
     if let Some(systemd) = &node.systemd {
         match systemd.kill_stale(&live).await {
             Ok(scopes) if scopes.is_empty() => {}

@@ -104,7 +104,7 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
         let node = Arc::clone(node);
         tokio::spawn(async move {
             match pause.has_ended() {
-                true => sandbox::lost(&node, &id).await,
+                true => sandbox::lost(&node, &id, pause.id()).await,
                 false => catch_up(node, id, pause).await,
             }
         });
@@ -126,8 +126,12 @@ fn objects<I>(
 ) -> Result<Vec<(I, PathBuf)>, RecoverError> {
     let directory = node.config.state_dir.join(kind);
     let entries = std::fs::read_dir(&directory).map_err(RecoverError::list(&directory))?;
+    // What is not listed would be taken for gone.
+    let entries: Vec<_> = entries
+        .collect::<Result<_, _>>()
+        .map_err(RecoverError::list(&directory))?;
     let named = entries
-        .filter_map(Result::ok)
+        .into_iter()
         .filter_map(|entry| Some((parse(entry.file_name().to_str()?).ok()?, entry.path())));
     Ok(named.collect())
 }
@@ -136,7 +140,7 @@ fn objects<I>(
 enum Refusal {
     /// It is damaged or half made: it is dropped, and what it stood for reclaimed.
     Dropped(String),
-    /// A later version has made it, or this process lacks what reading takes. It lives, so the start ends here.
+    /// A later version has made it, or it cannot be read now. It lives, so the start ends here.
     Unread(RecordError),
 }
 
@@ -144,17 +148,18 @@ impl From<RecordError> for Refusal {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Newer { .. } => Self::Unread(error),
-            RecordError::Io { ref source, .. } if is_shortage(source) => Self::Unread(error),
+            RecordError::Io { ref source, .. } if !is_damage(source) => Self::Unread(error),
             error => Self::Dropped(chain(&error)),
         }
     }
 }
 
-/// Whether it says nothing of the file (open(2)).
-fn is_shortage(error: &std::io::Error) -> bool {
+/// Whether it is the file's own, and so the same at each start: its blocks, its file system's structures, its kind.
+fn is_damage(error: &std::io::Error) -> bool {
+    use libc::{EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, EUCLEAN};
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+        Some(EIO | EUCLEAN | EBADMSG | EISDIR | ENOTDIR | ELOOP)
     )
 }
 
@@ -434,7 +439,7 @@ mod tests {
             path: PathBuf::from("/pods/x/sandbox"),
             form: 9,
         };
-        for error in [newer, io(libc::EMFILE), io(libc::ENFILE), io(libc::ENOMEM)] {
+        for error in [newer, io(libc::EMFILE), io(libc::ENOMEM), io(libc::ESTALE)] {
             let text = error.to_string();
             assert!(matches!(error.into(), Refusal::Unread(_)), "{text}");
         }

@@ -11,13 +11,13 @@ use crate::error::chain;
 use crate::ids::{ContainerId, SandboxId};
 use crate::node::Node;
 use crate::pause::{Greeting, Pause, PauseError};
-use crate::records::StartedRecord;
+use crate::records::{Record, StartedRecord};
 
 /// A connection that has closed within this time of its beginning is made again no sooner than then, so that two that cannot speak to
 /// each other do not keep a processor busy.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Connects again to the pause of a pod whose connection `before` has closed; none when pause has ended, as it has nearly always. It closes
+/// Connects again to the pause of a pod whose connection has closed, having `lasted` so long; none when pause has ended, as it has nearly always. It closes
 /// a connection by itself when the daemon has left too much unread, and the daemon does when it cannot read what comes. What has happened
 /// meanwhile is learnt beside this.
 ///
@@ -26,12 +26,12 @@ const SHORTEST: Duration = Duration::from_secs(1);
 pub(crate) async fn reconnect(
     node: &Arc<Node>,
     id: &SandboxId,
-    before: &Pause,
+    lasted: Duration,
 ) -> Result<Option<Arc<Pause>>, PauseError> {
     let Some((pause, told)) = living(node, id).await? else {
         return Ok(None);
     };
-    tokio::time::sleep(SHORTEST.saturating_sub(before.lasted())).await;
+    tokio::time::sleep(SHORTEST.saturating_sub(lasted)).await;
     tokio::spawn(learn(
         Arc::clone(node),
         id.clone(),
@@ -113,6 +113,11 @@ async fn take_in(node: &Arc<Node>, pause: &Pause, entries: Vec<ContainerEntry>) 
             pid: entry.pid,
             at: entry.started_at,
         };
+        if container.state() == State::Created
+            && let Err(error) = started.write(&container.directory)
+        {
+            tracing::error!(container = %container.id, error = %chain(&error), "cannot record the start");
+        }
         container.started_as(&node.container_events, &started);
         if let Some(exit) = &entry.exit {
             container::exited(node, &container, exit);

@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::State;
+use super::Sandbox;
 use super::stop::finish;
 use crate::error::chain;
 use crate::ids::SandboxId;
 use crate::node::Node;
+use crate::pause::{ConnectionId, Pause};
 use crate::{nri, recover};
 
 /// The first and the longest wait between two attempts to reach a pause; each is twice as long as the one before.
@@ -16,32 +17,39 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A pod whose pause lives is spoken to by a new connection, however long it takes to get one: pods are not killed for what is amiss
-/// between the two. One whose pause has ended is not ready: everything of it is killed and reclaimed.
-pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId) {
+/// between the two. One whose pause has ended is not ready: everything of it is killed and reclaimed. `connection` is what has closed; when the
+/// pod has another, nothing is done.
+pub(crate) async fn lost(node: &Arc<Node>, id: &SandboxId, connection: ConnectionId) {
     let mut wait = FIRST_WAIT;
-    while settle(node, id, wait).await.is_continue() {
+    while settle(node, id, connection, wait).await.is_continue() {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
 /// One attempt, which breaks when there is nothing left to do. The pod can be stopped between two.
-async fn settle(node: &Arc<Node>, id: &SandboxId, wait: Duration) -> ControlFlow<()> {
+async fn settle(
+    node: &Arc<Node>,
+    id: &SandboxId,
+    connection: ConnectionId,
+    wait: Duration,
+) -> ControlFlow<()> {
     let Some(sandbox) = node.sandboxes.get(id.as_str()) else {
         return ControlFlow::Break(());
     };
-    if matches!(sandbox.state(), State::NotReady) {
+    // Each attempt that fails closes a connection as well: those do not even wait.
+    if closed(&sandbox, connection).is_none() {
         return ControlFlow::Break(());
     }
     let _operation = sandbox.operation.lock().await;
-    let State::Ready(before) = sandbox.state() else {
+    let Some(before) = closed(&sandbox, connection) else {
         return ControlFlow::Break(());
     };
-    if !before.has_ended() {
-        // It was another connection: one that was tried in vain, or the one before.
-        return ControlFlow::Break(());
-    }
-    match recover::reconnect(node, id, &before).await {
+    let lasted = before.lasted();
+    // Its descriptor may be the one that the next connection needs.
+    sandbox.set_pause(before.without_socket());
+    drop(before);
+    match recover::reconnect(node, id, lasted).await {
         Ok(Some(pause)) => {
             tracing::warn!(sandbox = %id, "the connection to the pod's pause process had closed; what ran in it by calls has ended, and the pod goes on");
             sandbox.set_pause(pause);
@@ -65,4 +73,11 @@ async fn settle(node: &Arc<Node>, id: &SandboxId, wait: Duration) -> ControlFlow
     }
     nri::pod_stops(node, &sandbox).await;
     ControlFlow::Break(())
+}
+
+/// The sandbox's connection, if it is that one.
+fn closed(sandbox: &Sandbox, connection: ConnectionId) -> Option<Arc<Pause>> {
+    sandbox
+        .pause()
+        .filter(|pause| pause.id() == connection && pause.has_ended())
 }

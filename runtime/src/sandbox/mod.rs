@@ -31,7 +31,7 @@ use podwright_cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
 
 use crate::cgroup::CgroupPath;
 use crate::config::Config;
-use crate::error::CallError;
+use crate::error::{CallError, Kind};
 use crate::handler::Handler;
 use crate::ids::SandboxId;
 use crate::pause::Pause;
@@ -159,7 +159,7 @@ impl Sandbox {
             .clone()
     }
 
-    /// The pause of a ready sandbox.
+    /// The pause of a ready sandbox; its connection may have closed.
     pub(crate) fn pause(&self) -> Option<Arc<Pause>> {
         match self.state() {
             State::Ready(pause) => Some(pause),
@@ -167,14 +167,24 @@ impl Sandbox {
         }
     }
 
-    /// As [`Self::pause`]; an error names what could not be done.
+    /// As [`Self::pause`], and the connection is there; an error names what could not be done.
     pub(crate) fn require_ready(&self, what: &str) -> Result<Arc<Pause>, CallError> {
-        self.pause().ok_or_else(|| {
+        let pause = self.pause().ok_or_else(|| {
             CallError::state(format!(
                 "cannot {what}: the pod sandbox {} is not ready; run a new one",
                 self.id
             ))
-        })
+        })?;
+        if pause.has_ended() {
+            return Err(CallError::new(
+                Kind::Unavailable,
+                format!(
+                    "cannot {what}: the connection to the pause process of the pod sandbox {} is being made again; try again",
+                    self.id
+                ),
+            ));
+        }
+        Ok(pause)
     }
 
     /// Goes on with another connection to its pause, for who holds its operation lock.

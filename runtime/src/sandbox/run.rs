@@ -58,10 +58,10 @@ pub(crate) async fn run(
     }
     node.sandboxes.insert(id.clone(), Arc::clone(&sandbox));
     drop(gate);
-    if sandbox.pause().is_some_and(|pause| pause.has_ended()) {
+    if let Some(pause) = sandbox.pause().filter(|pause| pause.has_ended()) {
         // Its end was told before the sandbox was known.
         let (node, id) = (Arc::clone(node), id.clone());
-        tokio::spawn(async move { super::lost(&node, &id).await });
+        tokio::spawn(async move { super::lost(&node, &id, pause.id()).await });
     }
     // As containerd and CRI-O tell it: a sandbox is a container that is created and started at once.
     for kind in [

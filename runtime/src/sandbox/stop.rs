@@ -15,6 +15,7 @@ use crate::error::{CallError, Context, chain};
 use crate::ids::SandboxId;
 use crate::node::Node;
 use crate::nri;
+use crate::pause::{Pause, PauseError};
 use crate::records::{Record, StoppedRecord};
 
 /// How long killed containers may take to be gone.
@@ -41,33 +42,45 @@ pub(super) async fn stop_locked(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Res
         .into_iter()
         .filter(|container| container.is_running())
         .collect();
+    let told = kill_each(sandbox, &pause, running).await;
+    // While its namespaces are there: what plugins have put into them they may want back.
+    nri::pod_stops(node, sandbox).await;
+    let ended = match told {
+        Ok(()) => pause.shut_down().await,
+        silent => silent,
+    };
+    if let Err(error) = ended {
+        tracing::warn!(sandbox = %sandbox.id, error = %chain(&error), "pause did not end when asked; killing it");
+    }
+    finish(node, sandbox).await
+}
+
+/// Kills containers by their pause and waits until they are gone. One that does not go this way goes with its cgroup.
+///
+/// # Errors
+/// When pause is silent: each further request would wait as long, and be as vain.
+async fn kill_each(
+    sandbox: &Sandbox,
+    pause: &Pause,
+    running: Vec<Arc<Container>>,
+) -> Result<(), PauseError> {
     let mut killed = Vec::new();
     for container in running {
-        let sent = pause
-            .signal(
-                Target::Container {
-                    id: container.id.wire(),
-                },
-                libc::SIGKILL,
-            )
-            .await;
-        match sent {
+        let target = Target::Container {
+            id: container.id.wire(),
+        };
+        match pause.signal(target, libc::SIGKILL).await {
             Ok(()) => killed.push(container),
+            Err(error) if error.is_silence() => return Err(error),
             Err(error) => {
                 tracing::debug!(sandbox = %sandbox.id, container = %container.id, error = %chain(&error), "not killed one by one");
             }
         }
     }
     for container in killed {
-        // One that does not go this way goes with its cgroup, below.
         let _ = tokio::time::timeout(KILLED, container.ended()).await;
     }
-    // While its namespaces are there: what plugins have put into them they may want back.
-    nri::pod_stops(node, sandbox).await;
-    if let Err(error) = pause.shut_down().await {
-        tracing::warn!(sandbox = %sandbox.id, error = %chain(&error), "pause did not end when asked; killing it");
-    }
-    finish(node, sandbox).await
+    Ok(())
 }
 
 pub(super) async fn finish(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Result<(), CallError> {
