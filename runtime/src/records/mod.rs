@@ -39,9 +39,18 @@ const MAX_RECORD: u64 = 16 * 1024 * 1024;
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The system refused.
+    /// The system does not let it be read.
+    #[error("cannot read the record {path}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The system does not let it be changed.
     #[error("cannot {action} the record {path}")]
-    Io {
+    Change {
         /// What was tried.
         action: &'static str,
         /// On which file.
@@ -86,7 +95,7 @@ pub(crate) trait Record: prost::Message + Default {
         written.map_err(|source| {
             // The error below is the one to report.
             let _ = fs::remove_file(&temporary);
-            RecordError::Io {
+            RecordError::Change {
                 action: "write",
                 path,
                 source,
@@ -97,8 +106,7 @@ pub(crate) trait Record: prost::Message + Default {
     /// Reads it from `directory`; none when there is no such file.
     fn read(directory: &Path) -> Result<Option<Self>, RecordError> {
         let path = directory.join(Self::FILE);
-        let io = |source| RecordError::Io {
-            action: "read",
+        let io = |source| RecordError::Read {
             path: path.clone(),
             source,
         };
@@ -135,7 +143,7 @@ pub(crate) trait Record: prost::Message + Default {
         let known = told();
         match &known {
             Some(known) => known.write(directory)?,
-            None => fs::remove_file(&path).map_err(|source| RecordError::Io {
+            None => fs::remove_file(&path).map_err(|source| RecordError::Change {
                 action: "remove",
                 path,
                 source,

@@ -148,7 +148,7 @@ impl From<RecordError> for Refusal {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Newer { .. } => Self::Unread(error),
-            RecordError::Io { ref source, .. } if !is_damage(source) => Self::Unread(error),
+            RecordError::Read { ref source, .. } if !is_damage(source) => Self::Unread(error),
             error => Self::Dropped(chain(&error)),
         }
     }
@@ -430,8 +430,7 @@ mod tests {
 
     #[test]
     fn only_a_record_that_is_wrong_costs_its_pod() {
-        let io = |errno| RecordError::Io {
-            action: "read",
+        let read = |errno| RecordError::Read {
             path: PathBuf::from("/pods/x/sandbox"),
             source: std::io::Error::from_raw_os_error(errno),
         };
@@ -439,7 +438,7 @@ mod tests {
             path: PathBuf::from("/pods/x/sandbox"),
             form: 9,
         };
-        for error in [newer, io(libc::EMFILE), io(libc::ENOMEM), io(libc::ESTALE)] {
+        for error in [newer, read(libc::EMFILE), read(libc::ESTALE)] {
             let text = error.to_string();
             assert!(matches!(error.into(), Refusal::Unread(_)), "{text}");
         }
@@ -447,7 +446,13 @@ mod tests {
             path: PathBuf::from("/pods/x/sandbox"),
             what: "it is empty".into(),
         };
-        for error in [damaged, io(libc::EIO), io(libc::EISDIR)] {
+        // A full disk must not keep the node from starting.
+        let full = RecordError::Change {
+            action: "write",
+            path: PathBuf::from("/pods/x/sandbox"),
+            source: std::io::Error::from_raw_os_error(libc::ENOSPC),
+        };
+        for error in [damaged, full, read(libc::EIO), read(libc::EISDIR)] {
             let text = error.to_string();
             assert!(matches!(error.into(), Refusal::Dropped(_)), "{text}");
         }
