@@ -141,6 +141,17 @@ impl CgroupError {
         )
     }
 
+    /// Whether a file has no answer in a group of this kind.
+    pub(super) fn is_not_supported(&self) -> bool {
+        matches!(
+            self,
+            Self::Io {
+                source: Errno::EOPNOTSUPP,
+                ..
+            }
+        )
+    }
+
     /// Whether the limit is refused because of what the group's processes use now.
     pub fn is_in_use(&self) -> bool {
         matches!(

@@ -1,22 +1,24 @@
 //! Signalling and killing everything in a group.
 //!
-//! With a cgroup2 mount, `cgroup.kill` (Linux 5.14) ends the whole subtree at once, forks in flight included, and
-//! `cgroup.events` tells when it is empty; that holds beside v1 controllers too. What is left then, because it moved
-//! itself elsewhere in that mount, and everything on plain v1, is killed by pidfd round by round, frozen when it forks
-//! faster than we kill.
+//! With a cgroup2 mount, `cgroup.kill` (Linux 5.14) ends the whole subtree at once, forks in flight included; that holds
+//! beside v1 controllers too. What is left then, because it moved itself elsewhere in that mount, and everything on plain
+//! v1, is killed by pidfd round by round, frozen when it forks faster than we kill.
+//!
+//! The processes themselves are waited for, not `cgroup.events`: the kernel tells of a change there 10 ms after the one before
+//! at the earliest (`CGROUP_FILE_NOTIFY_MIN_INTV` in kernel/cgroup/cgroup.c), so the end of a young group would come late, and a
+//! group that v1's freezer has stopped is never empty before it is thawed.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::dir::Dir;
 use super::pidfd::PidFd;
-use super::{Cgroup, CgroupError, Controller, format};
+use super::{Cgroup, CgroupError, Controller};
 
 /// After so many rounds the group is frozen, so that it cannot fork any more.
 const FREE_ROUNDS: u32 = 2;
@@ -55,20 +57,20 @@ impl Cgroup {
             .count())
     }
 
-    /// Kills the subtree and returns when it is empty. Blocks; an absent group is empty.
+    /// Kills the subtree and returns when nothing in it lives. Blocks; an absent group is empty.
     ///
     /// # Errors
     /// [`CgroupError::StillAlive`] after `timeout`.
     pub fn kill_all(&self, timeout: Duration) -> Result<(), CgroupError> {
         let deadline = Instant::now() + timeout;
-        self.kill_unified(deadline)?;
-        if signal_living(&self.pids()?).is_empty() {
+        let unified = self.kill_unified()?;
+        if self.kill_living(unified.as_ref())?.is_empty() {
             return Ok(());
         }
         let freezer = Freezer::of(self)?;
         let mut round = 0;
         loop {
-            let living = signal_living(&self.pids()?);
+            let living = self.kill_living(unified.as_ref())?;
             if living.is_empty() {
                 return Ok(());
             }
@@ -80,7 +82,7 @@ impl Cgroup {
                 wait_ended(&living, deadline).map_err(|source| self.io("poll", source))?;
             }
             if Instant::now() >= deadline {
-                let left = signal_living(&self.pids()?).len();
+                let left = self.kill_living(unified.as_ref())?.len();
                 if left == 0 {
                     return Ok(());
                 }
@@ -94,22 +96,36 @@ impl Cgroup {
         }
     }
 
-    /// `cgroup.kill` and waiting for `populated 0`; nothing where there is no such file.
-    fn kill_unified(&self, deadline: Instant) -> Result<(), CgroupError> {
+    /// `cgroup.kill`, and the group it was written to where that is another than [`Cgroup::pids`] looks into; nothing where there
+    /// is no such file.
+    fn kill_unified(&self) -> Result<Option<Dir>, CgroupError> {
         let Some(mount) = self.hierarchy.unified() else {
-            return Ok(());
+            return Ok(None);
         };
         let dir = match mount.dir.open(self.path.relative()) {
             Ok(dir) => dir,
-            Err(error) if error.is_missing() => return Ok(()),
+            Err(error) if error.is_missing() => return Ok(None),
             Err(error) => return Err(error),
         };
         match dir.try_write("cgroup.kill", "1") {
             Ok(()) => {}
-            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(None),
             Err(source) => return Err(dir.write_error("cgroup.kill", "1", String::new(), source)),
         }
-        wait_empty(&dir, deadline)
+        let beside = self.hierarchy.unified_index() != Some(self.hierarchy.anchor_index());
+        Ok(beside.then_some(dir))
+    }
+
+    /// Sends SIGKILL to each process of the subtree, and of `unified`, and gives those that have not ended yet.
+    fn kill_living(&self, unified: Option<&Dir>) -> Result<Vec<PidFd>, CgroupError> {
+        let mut pids = self.pids()?;
+        if let Some(dir) = unified {
+            // A process is born into this one and joins the others then.
+            collect(dir, &mut pids)?;
+            pids.sort_unstable();
+            pids.dedup();
+        }
+        Ok(signal_living(&pids))
     }
 
     fn io(&self, action: &'static str, source: Errno) -> CgroupError {
@@ -125,7 +141,8 @@ impl Cgroup {
 fn collect(dir: &Dir, pids: &mut Vec<Pid>) -> Result<(), CgroupError> {
     let text = match dir.read("cgroup.procs") {
         Ok(text) => text,
-        Err(error) if error.is_missing() => return Ok(()),
+        // Those of a threaded group stand in its domain's file (cgroup-v2.rst, "Threads").
+        Err(error) if error.is_missing() || error.is_not_supported() => return Ok(()),
         Err(error) => return Err(error),
     };
     for line in text.lines() {
@@ -174,35 +191,6 @@ fn wait_ended(processes: &[PidFd], deadline: Instant) -> Result<(), Errno> {
         }
     }
     Ok(())
-}
-
-/// Waits on `cgroup.events`, which polls with POLLPRI when a value changes (cgroup-v2.rst). Returns at the deadline too.
-fn wait_empty(dir: &Dir, deadline: Instant) -> Result<(), CgroupError> {
-    const FILE: &str = "cgroup.events";
-    let events = match dir.open_file(FILE, OFlag::O_RDONLY) {
-        Ok(events) => events,
-        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
-        Err(source) => return Err(dir.error("open", FILE, source)),
-    };
-    let mut buffer = [0; 256];
-    loop {
-        // The read arms the next notification.
-        let length = match nix::sys::uio::pread(&events, &mut buffer, 0) {
-            Ok(length) => length,
-            Err(Errno::ENODEV) => return Ok(()),
-            Err(source) => return Err(dir.error("read", FILE, source)),
-        };
-        let text = String::from_utf8_lossy(&buffer[..length]);
-        let populated = format::pairs(&text).any(|(name, value)| name == "populated" && value != 0);
-        if !populated || Instant::now() >= deadline {
-            return Ok(());
-        }
-        let mut polled = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
-        match poll(&mut polled, remaining(deadline)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(source) => return Err(dir.error("poll", FILE, source)),
-        }
-    }
 }
 
 fn remaining(deadline: Instant) -> PollTimeout {

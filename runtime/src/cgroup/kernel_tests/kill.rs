@@ -63,6 +63,46 @@ fn kills_a_forking_tree_that_left_the_unified_mount() {
     child.wait().unwrap();
 }
 
+/// Whoever froze it does not come back: it is thawed, and no time is lost before.
+#[test]
+fn kills_what_the_freezer_of_v1_has_stopped() {
+    let scratch = Scratch::new();
+    let group = scratch.create("pod/ctr");
+    let Some((freezer, _)) = group.controller(Controller::Freezer).unwrap() else {
+        return;
+    };
+    let mut child = scratch.run(&group, "exec sleep 1000");
+    freezer.write("freezer.state", "FROZEN").unwrap();
+    let begun = Instant::now();
+    while freezer.read("freezer.state").unwrap().trim() != "FROZEN" {
+        assert!(begun.elapsed() < DEADLINE);
+        std::thread::yield_now();
+    }
+    group.kill_all(DEADLINE).unwrap();
+    assert!(begun.elapsed() < DEADLINE / 2);
+    assert!(group.pids().unwrap().is_empty());
+    child.wait().unwrap();
+}
+
+/// Its processes stand in the file of the group above, and its own cannot be read.
+#[test]
+fn kills_the_processes_of_a_threaded_group() {
+    let scratch = Scratch::new();
+    let group = scratch.create("ctr");
+    let Some(unified) = scratch.hierarchy.unified() else {
+        return;
+    };
+    let dir = unified.dir.open(group.path().relative()).unwrap();
+    let mut child = scratch.run(&group, "exec sleep 1000");
+    let below = dir.path().join("threads");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(below.join("cgroup.type"), "threaded").unwrap();
+    std::fs::write(below.join("cgroup.threads"), child.id().to_string()).unwrap();
+    group.kill_all(DEADLINE).unwrap();
+    use std::os::unix::process::ExitStatusExt;
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+}
+
 #[test]
 fn signals_once() {
     let scratch = Scratch::new();
