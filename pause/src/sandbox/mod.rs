@@ -11,7 +11,7 @@ pub(crate) use user_namespace::{UserNamespace, become_root};
 
 use crate::child::{Born, Groups};
 use crate::fault::{Fault, OrFault};
-use crate::procfs;
+use crate::procfs::{self, Procfs};
 use crate::sys::{Errno, process, socket};
 use podwright_pause::protocol::{Failure, Missing, PodPid, SandboxPlan, Stage, Sysctl};
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,16 +33,20 @@ pub(crate) struct PidInit {
 
 impl Sandbox {
     /// Makes it, and the descriptors that the daemon needs to set its network up. When this fails, pause is of no more
-    /// use: some of its own namespaces may have changed already.
-    pub(crate) fn make(plan: &SandboxPlan, born: Born) -> Result<(Self, Vec<OwnedFd>), Failure> {
+    /// use: some of its own namespaces may have changed already. Sysctls are set by `procfs`, or else by the host's.
+    pub(crate) fn make(
+        plan: &SandboxPlan,
+        born: Born,
+        procfs: Option<&Procfs>,
+    ) -> Result<(Self, Vec<OwnedFd>), Failure> {
         let at = |fault: Fault| fault.at(Stage::Sandbox);
         let kinds = settle(plan, born).map_err(at)?;
         let (user_namespace, init) = match &plan.user_namespace {
             Some(mappings) => {
-                let (made, init) = user_namespace::make(plan, mappings, kinds)?;
+                let (made, init) = user_namespace::make(plan, mappings, kinds, procfs)?;
                 (Some(made), init)
             }
-            None => (None, make_namespaces(plan, kinds).map_err(at)?),
+            None => (None, make_namespaces(plan, kinds, procfs).map_err(at)?),
         };
         if !plan.hostname.0.is_empty() {
             process::set_hostname(&plan.hostname.0)
@@ -75,9 +79,13 @@ fn settle(plan: &SandboxPlan, born: Born) -> Result<i32, Fault> {
 }
 
 /// Makes them in the host's user namespace.
-fn make_namespaces(plan: &SandboxPlan, kinds: i32) -> Result<Option<PidInit>, Fault> {
+fn make_namespaces(
+    plan: &SandboxPlan,
+    kinds: i32,
+    procfs: Option<&Procfs>,
+) -> Result<Option<PidInit>, Fault> {
     process::unshare(kinds).or_fault("unshare", b"")?;
-    set_sysctls(&plan.sysctls)?;
+    set_sysctls(&plan.sysctls, procfs)?;
     match plan.pid_namespace {
         PodPid::Separate => Ok(None),
         PodPid::Shared => init::start().map(Some),
@@ -114,11 +122,14 @@ fn network_descriptors(kinds: i32) -> Result<Vec<OwnedFd>, Fault> {
 }
 
 /// Writes sysctls of the namespaces that this process is in now.
-fn set_sysctls(sysctls: &[Sysctl]) -> Result<(), Fault> {
+fn set_sysctls(sysctls: &[Sysctl], procfs: Option<&Procfs>) -> Result<(), Fault> {
     if sysctls.is_empty() {
         return Ok(());
     }
-    let root = procfs::open(b"/proc/sys", libc::O_PATH | libc::O_DIRECTORY)?;
+    let root = match procfs {
+        Some(procfs) => procfs.settings()?,
+        None => procfs::open(b"/proc/sys", libc::O_PATH | libc::O_DIRECTORY)?,
+    };
     for sysctl in sysctls {
         match procfs::open_beneath(root.as_fd(), &sysctl.path.0, libc::O_WRONLY) {
             Err(Fault {

@@ -15,6 +15,7 @@ use crate::base::Base;
 use crate::child::Born;
 use crate::fault::{Fault, OrFault};
 use crate::log::Buffers;
+use crate::procfs::Procfs;
 use crate::sandbox::Sandbox;
 use crate::sys::event::{self, Epoll};
 use crate::sys::memory::Region;
@@ -49,6 +50,8 @@ pub(crate) struct Supervisor {
     phase: Phase,
     born: Born,
     base: Option<Base>,
+    /// Until the sandbox is made.
+    procfs: Option<Procfs>,
     buffers: Buffers,
     packet: Region,
 }
@@ -72,6 +75,7 @@ impl Supervisor {
         signals: OwnedFd,
         born: Born,
         base: Option<Base>,
+        procfs: Option<Procfs>,
     ) -> Result<Self, Fault> {
         let epoll = Epoll::new().or_fault("epoll_create1", b"")?;
         crate::sys::file::set_nonblocking(listener.as_fd()).or_fault("fcntl", b"listener")?;
@@ -99,6 +103,7 @@ impl Supervisor {
             phase: Phase::New,
             born,
             base,
+            procfs,
             buffers: Buffers::new().or_fault("mmap", b"")?,
             packet: Region::new(MAX_PACKET).or_fault("mmap", b"")?,
         })

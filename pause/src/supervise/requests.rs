@@ -133,7 +133,8 @@ impl Supervisor {
         if !matches!(self.phase, Phase::New) {
             return Err(refuse("sandbox is made", &plan.pod.0, libc::EEXIST));
         }
-        let (sandbox, fds) = Sandbox::make(plan, self.born)?;
+        let procfs = self.procfs.take();
+        let (sandbox, fds) = Sandbox::make(plan, self.born, procfs.as_ref())?;
         let pid_init = sandbox.init.as_ref().map_or(0, |init| init.pid);
         self.phase = Phase::Made(sandbox);
         Ok((Answer::Ready { pid_init }, fds))
