@@ -41,6 +41,8 @@ pub(crate) async fn measure(target: &mut Target, measured: &mut Measured) -> Res
     let monitors = proc::monitors(&before);
     memory(target, measured, &monitors, alone)?;
     further_containers(target, measured, &before, &sleepers).await?;
+    // Their cgroups are given up meanwhile.
+    target.rest().await;
     freeze(target, measured, &monitors).await?;
 
     sleepers.extend(target.crowd(50).await?);
