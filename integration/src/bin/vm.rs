@@ -111,10 +111,12 @@ async fn run(cli: Cli) -> Result<End> {
     let accelerator = Accelerator::choose(&job.kernel).await?;
     eprintln!("vm: booting {} by {}", job.kernel, accelerator.name());
     let mut machine = Machine::start_with(&job, accelerator).await?;
-    machine.up().await?;
     let mut output = std::io::stdout();
-    let ended = tokio::time::timeout(limit, machine.wait(&mut output));
-    match ended.await {
+    let ended = async {
+        machine.up().await?;
+        machine.wait(&mut output).await
+    };
+    match tokio::time::timeout(limit, ended).await {
         Ok(Ok(code)) => Ok(End::Command(code)),
         Ok(Err(error)) if machine.has_locked_up() => Ok(End::LockedUp(error)),
         Ok(Err(error)) => Err(error),

@@ -37,7 +37,7 @@ pub(crate) async fn start_exec(
     stdio: ExecStdio,
 ) -> Result<(Running, Option<OwnedFd>), CallError> {
     container.require_running("execute a command")?;
-    let pause = container.sandbox.require_ready("execute a command")?;
+    let pause = container.sandbox.require_pause("execute a command")?;
     // A client that goes away meanwhile takes its command with it.
     let turn = node.turns.next(&container.late).await;
     // Begun to the end even when the client goes away meanwhile; what has begun is then killed by its guard.

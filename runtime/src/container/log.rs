@@ -123,7 +123,7 @@ pub(crate) async fn reopen_log(node: &Arc<Node>, id: &str) -> Result<(), CallErr
             container.id
         )));
     }
-    let pause = container.sandbox.require_ready("reopen the log")?;
+    let pause = container.sandbox.require_pause("reopen the log")?;
     let log = open(&container)?;
     pause
         .reopen_log(&container.id, log.as_fd())

@@ -29,13 +29,19 @@ pub(crate) async fn start(node: &Arc<Node>, id: &str) -> Result<(), CallError> {
             )));
         }
     }
-    let pause = container.sandbox.require_ready("start the container")?;
-    let launched = async {
-        let starting = nri::starting(node, &container).await?;
-        let started = launch(node, &container, &pause).await?;
-        Ok((starting, started))
+    // Without a connection it stays as it is, and can be started later.
+    let connected = || container.sandbox.require_pause("start the container");
+    connected()?;
+    let launched = match nri::starting(node, &container).await {
+        Ok(starting) => {
+            // Plugins take their time.
+            let pause = connected()?;
+            let started = launch(node, &container, &pause).await;
+            started.map(|started| (starting, started))
+        }
+        Err(error) => Err(error),
     };
-    match launched.await {
+    match launched {
         Ok((starting, started)) => {
             if let Err(error) = started.write(&container.directory) {
                 // It runs; pause knows, and tells the next daemon as well.

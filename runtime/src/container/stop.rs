@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use podwright_cri_api::v1::Signal;
 use podwright_pause::protocol::Target;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Container, State};
 use crate::error::{CallError, Context, Kind, chain};
 use crate::node::Node;
+use crate::pause::{Pause, PauseError};
 
 /// How long a killed container may take to be gone before the call fails.
 const KILLED: Duration = Duration::from_secs(30);
+
+/// How often a stop signal is tried while the connection to pause is made again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Stops a container: its stop signal, and SIGKILL after `timeout` seconds. One that does not run, or is unknown, is no
 /// error.
@@ -41,28 +46,29 @@ pub(super) async fn stop_container(
     let Some(pause) = container.sandbox.pause() else {
         return Ok(());
     };
-    let target = || Target::Container {
-        id: container.id.wire(),
-    };
     if seconds > 0 {
         let signal = stop_signal(container)?;
-        if let Err(error) = pause.signal(target(), signal).await {
-            tracing::debug!(container = %container.id, error = %chain(&error), "the stop signal did not arrive");
-        }
         // A century is no limit, and fits what timers can count.
         let grace = Duration::from_secs(seconds.min(100 * 365 * 86_400));
-        if tokio::time::timeout(grace, container.ended()).await.is_ok() {
+        let end = ask(container, &pause, signal, grace).await;
+        if timeout_at(end, container.ended()).await.is_ok() {
             return Ok(());
         }
     }
+    let target = Target::Container {
+        id: container.id.wire(),
+    };
     // By a connection that may be another one since.
     let pause = container.sandbox.pause().unwrap_or(pause);
-    if let Err(error) = pause.signal(target(), libc::SIGKILL).await {
-        tracing::debug!(container = %container.id, error = %chain(&error), "SIGKILL did not arrive");
+    let told = pause.signal(target, libc::SIGKILL).await;
+    if let Err(error) = &told {
+        tracing::debug!(container = %container.id, error = %chain(error), "SIGKILL did not arrive");
     }
-    if tokio::time::timeout(KILLED, container.ended())
-        .await
-        .is_ok()
+    let is_silent = told.is_err_and(|error| error.is_silence());
+    if !is_silent
+        && tokio::time::timeout(KILLED, container.ended())
+            .await
+            .is_ok()
     {
         return Ok(());
     }
@@ -88,6 +94,34 @@ pub(super) async fn stop_container(
         KILLED.as_secs()
     );
     Err(CallError::new(Kind::DeadlineExceeded, what))
+}
+
+/// Sends the stop signal, by the next connection to pause where this one has closed, and gives the end of the grace period.
+async fn ask(container: &Container, pause: &Arc<Pause>, signal: i32, grace: Duration) -> Instant {
+    let mut pause = Arc::clone(pause);
+    let end = Instant::now() + grace;
+    loop {
+        let target = Target::Container {
+            id: container.id.wire(),
+        };
+        let Err(error) = pause.signal(target, signal).await else {
+            return Instant::now() + grace;
+        };
+        tracing::debug!(container = %container.id, error = %chain(&error), "the stop signal did not arrive");
+        if !matches!(error, PauseError::Gone | PauseError::Socket { .. }) {
+            return Instant::now() + grace;
+        }
+        if timeout_at(end, tokio::time::sleep(ASK_AGAIN))
+            .await
+            .is_err()
+        {
+            return end;
+        }
+        match container.sandbox.pause() {
+            Some(next) => pause = next,
+            None => return end,
+        }
+    }
 }
 
 /// The last value of CRI's enumeration.

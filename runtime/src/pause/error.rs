@@ -33,7 +33,7 @@ pub(crate) enum PauseError {
     },
     /// It has ended, or ended while it was asked; or the connection alone has.
     #[error(
-        "the connection to the pod's pause process has closed; it is made again if the pod lives"
+        "the connection to the pod's pause process has closed: it has ended, or is connected to again now"
     )]
     Gone,
     /// It did not answer in time.

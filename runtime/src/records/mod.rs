@@ -27,6 +27,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::error::chain;
+
 /// What a record begins with, before the number of its form.
 const MAGIC: &str = "podwright-record ";
 
@@ -106,10 +108,7 @@ pub(crate) trait Record: prost::Message + Default {
     /// Reads it from `directory`; none when there is no such file.
     fn read(directory: &Path) -> Result<Option<Self>, RecordError> {
         let path = directory.join(Self::FILE);
-        let io = |source| RecordError::Read {
-            path: path.clone(),
-            source,
-        };
+        let io = |source| RecordError::unread(path.clone(), source);
         match fs::metadata(&path) {
             Ok(metadata) if metadata.len() > MAX_RECORD => {
                 return Err(RecordError::Damaged {
@@ -130,7 +129,8 @@ pub(crate) trait Record: prost::Message + Default {
     }
 
     /// Reads it as a start does, after which no torn one is there. What a torn one said is lost, but its file tells that
-    /// it was said: `told` gives what is still known of that, which is written anew; without it the fact never was.
+    /// it was said: `told` gives what is still known of that, which is written anew; without it the fact never was. A disk that
+    /// does not take that changes nothing now: the next start finds the same.
     fn recover(
         directory: &Path,
         told: impl FnOnce() -> Option<Self>,
@@ -141,16 +141,41 @@ pub(crate) trait Record: prost::Message + Default {
         };
         tracing::warn!(path = %path.display(), what, "dropped a torn record");
         let known = told();
-        match &known {
-            Some(known) => known.write(directory)?,
+        let mended = match &known {
+            Some(known) => known.write(directory),
             None => fs::remove_file(&path).map_err(|source| RecordError::Change {
                 action: "remove",
                 path,
                 source,
-            })?,
+            }),
+        };
+        if let Err(error) = mended {
+            tracing::error!(error = %chain(&error), "a torn record stays");
         }
         Ok(known)
     }
+}
+
+impl RecordError {
+    /// Why the file at `path` was not read.
+    pub(crate) fn unread(path: PathBuf, source: io::Error) -> Self {
+        match is_damage(&source) {
+            true => Self::Damaged {
+                path,
+                what: source.to_string(),
+            },
+            false => Self::Read { path, source },
+        }
+    }
+}
+
+/// Whether it is the file's own, and so the same at each start: its blocks, its file system's structures, its kind.
+fn is_damage(error: &io::Error) -> bool {
+    use libc::{EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, EUCLEAN};
+    matches!(
+        error.raw_os_error(),
+        Some(EIO | EUCLEAN | EBADMSG | EISDIR | ENOTDIR | ELOOP)
+    )
 }
 
 fn encode(message: &impl prost::Message) -> Vec<u8> {
@@ -293,6 +318,18 @@ mod tests {
         fs::write(&path, &whole).unwrap();
         let read = ExitRecord::recover(directory.path(), || None).unwrap();
         assert_eq!(read, Some(sample()));
+    }
+
+    #[test]
+    fn what_is_no_file_is_torn_too_and_may_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(ExitRecord::FILE)).unwrap();
+        let error = ExitRecord::read(directory.path()).unwrap_err();
+        assert!(matches!(error, RecordError::Damaged { .. }), "{error}");
+        for known in [None, Some(sample())] {
+            let told = ExitRecord::recover(directory.path(), || known.clone());
+            assert_eq!(told.unwrap(), known);
+        }
     }
 
     #[test]

@@ -19,10 +19,13 @@ const KILLED: Duration = Duration::from_secs(10);
 
 /// Ends whatever an unfinished or damaged sandbox has left.
 pub(super) async fn discard(node: &Arc<Node>, id: &SandboxId) {
-    if let Ok((pause, _)) = Pause::connect(&node.program, id, node.events.clone()).await
-        && let Err(error) = pause.shut_down().await
-    {
-        tracing::warn!(sandbox = %id, error = %chain(&error), "pause did not end when asked");
+    let ended = match Pause::connect(&node.program, id, node.events.clone()).await {
+        Ok((pause, _)) => pause.shut_down().await,
+        Err(error) if error.is_nobody() => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        tracing::warn!(sandbox = %id, error = %chain(&error), "pause has not ended by itself; what is in its cgroup is killed");
     }
     node.program.remove_socket(id);
 }

@@ -102,10 +102,15 @@ pub(crate) async fn recover(node: &Arc<Node>) -> Result<(), RecoverError> {
     for (id, pause) in silent {
         tracing::warn!(sandbox = %id, "the pod's pause process does not say what runs; going on without it");
         let node = Arc::clone(node);
+        let closed = pause.has_ended().then(|| pause.id());
         tokio::spawn(async move {
-            match pause.has_ended() {
-                true => sandbox::lost(&node, &id, pause.id()).await,
-                false => catch_up(node, id, pause).await,
+            match closed {
+                // Its descriptor may be the one that the next connection needs.
+                Some(connection) => {
+                    drop(pause);
+                    sandbox::lost(&node, &id, connection).await;
+                }
+                None => catch_up(node, id, pause).await,
             }
         });
     }
@@ -147,20 +152,10 @@ enum Refusal {
 impl From<RecordError> for Refusal {
     fn from(error: RecordError) -> Self {
         match error {
-            RecordError::Newer { .. } => Self::Unread(error),
-            RecordError::Read { ref source, .. } if !is_damage(source) => Self::Unread(error),
+            RecordError::Newer { .. } | RecordError::Read { .. } => Self::Unread(error),
             error => Self::Dropped(chain(&error)),
         }
     }
-}
-
-/// Whether it is the file's own, and so the same at each start: its blocks, its file system's structures, its kind.
-fn is_damage(error: &std::io::Error) -> bool {
-    use libc::{EBADMSG, EIO, EISDIR, ELOOP, ENOTDIR, EUCLEAN};
-    matches!(
-        error.raw_os_error(),
-        Some(EIO | EUCLEAN | EBADMSG | EISDIR | ENOTDIR | ELOOP)
-    )
 }
 
 impl From<&str> for Refusal {
@@ -227,7 +222,7 @@ async fn recover_sandbox(
     let pause = match stopped {
         true => None,
         false => living(node, id).await.unwrap_or_else(|error| {
-            tracing::error!(sandbox = %id, error = %chain(&error), "the pod's pause process lives and is not reached; trying again");
+            tracing::error!(sandbox = %id, error = %chain(&error), "the pod's pause process may live and is not reached; trying again");
             Some((Pause::unreached(id), Told::Nothing))
         }),
     };
@@ -430,12 +425,11 @@ mod tests {
 
     #[test]
     fn only_a_record_that_is_wrong_costs_its_pod() {
-        let read = |errno| RecordError::Read {
-            path: PathBuf::from("/pods/x/sandbox"),
-            source: std::io::Error::from_raw_os_error(errno),
-        };
+        let path = || PathBuf::from("/pods/x/sandbox");
+        let errno = std::io::Error::from_raw_os_error;
+        let read = |number| RecordError::unread(path(), errno(number));
         let newer = RecordError::Newer {
-            path: PathBuf::from("/pods/x/sandbox"),
+            path: path(),
             form: 9,
         };
         for error in [newer, read(libc::EMFILE), read(libc::ESTALE)] {
@@ -443,14 +437,14 @@ mod tests {
             assert!(matches!(error.into(), Refusal::Unread(_)), "{text}");
         }
         let damaged = RecordError::Damaged {
-            path: PathBuf::from("/pods/x/sandbox"),
+            path: path(),
             what: "it is empty".into(),
         };
         // A full disk must not keep the node from starting.
         let full = RecordError::Change {
             action: "write",
-            path: PathBuf::from("/pods/x/sandbox"),
-            source: std::io::Error::from_raw_os_error(libc::ENOSPC),
+            path: path(),
+            source: errno(libc::ENOSPC),
         };
         for error in [damaged, full, read(libc::EIO), read(libc::EISDIR)] {
             let text = error.to_string();

@@ -22,7 +22,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// meanwhile is learnt beside this.
 ///
 /// # Errors
-/// When somebody listens for pause and it is not reached now.
+/// When pause may live and is not reached now.
 pub(crate) async fn reconnect(
     node: &Arc<Node>,
     id: &SandboxId,
@@ -100,10 +100,11 @@ async fn take_in(node: &Arc<Node>, pause: &Pause, entries: Vec<ContainerEntry>) 
             }
             continue;
         };
-        if entry.exit.is_none() && container.state() == State::Created {
-            // A start that is under way fails with the connection, and says so before it lets go.
-            drop(container.operation.lock().await);
-        }
+        // A start that is under way fails with the connection, and says so before it lets go; the next one finds it running.
+        let _operation = match (&entry.exit, container.state()) {
+            (None, State::Created) => Some(container.operation.lock().await),
+            _ => None,
+        };
         if entry.exit.is_none() && matches!(container.state(), State::Exited { .. }) {
             // That it was started could not be told, and its start has failed for the client.
             end(pause, &container.id).await;

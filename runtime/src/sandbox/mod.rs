@@ -167,14 +167,19 @@ impl Sandbox {
         }
     }
 
-    /// As [`Self::pause`], and the connection is there; an error names what could not be done.
+    /// As [`Self::pause`]; an error names what could not be done.
     pub(crate) fn require_ready(&self, what: &str) -> Result<Arc<Pause>, CallError> {
-        let pause = self.pause().ok_or_else(|| {
+        self.pause().ok_or_else(|| {
             CallError::state(format!(
                 "cannot {what}: the pod sandbox {} is not ready; run a new one",
                 self.id
             ))
-        })?;
+        })
+    }
+
+    /// As [`Self::require_ready`], for who speaks with pause: the connection is there.
+    pub(crate) fn require_pause(&self, what: &str) -> Result<Arc<Pause>, CallError> {
+        let pause = self.require_ready(what)?;
         if pause.has_ended() {
             return Err(CallError::new(
                 Kind::Unavailable,

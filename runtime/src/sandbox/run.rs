@@ -60,8 +60,8 @@ pub(crate) async fn run(
     drop(gate);
     if let Some(pause) = sandbox.pause().filter(|pause| pause.has_ended()) {
         // Its end was told before the sandbox was known.
-        let (node, id) = (Arc::clone(node), id.clone());
-        tokio::spawn(async move { super::lost(&node, &id, pause.id()).await });
+        let (node, id, connection) = (Arc::clone(node), id.clone(), pause.id());
+        tokio::spawn(async move { super::lost(&node, &id, connection).await });
     }
     // As containerd and CRI-O tell it: a sandbox is a container that is created and started at once.
     for kind in [

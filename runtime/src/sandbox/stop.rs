@@ -50,7 +50,7 @@ pub(super) async fn stop_locked(node: &Arc<Node>, sandbox: &Arc<Sandbox>) -> Res
         silent => silent,
     };
     if let Err(error) = ended {
-        tracing::warn!(sandbox = %sandbox.id, error = %chain(&error), "pause did not end when asked; killing it");
+        tracing::warn!(sandbox = %sandbox.id, error = %chain(&error), "pause has not ended by itself; killing it");
     }
     finish(node, sandbox).await
 }

@@ -24,7 +24,7 @@ pub(super) async fn run(
 ) -> Result<(), CallError> {
     let container = node.containers.require(&session.container)?;
     container.require_running("attach to the main process")?;
-    let pause = container.sandbox.require_ready("attach to a container")?;
+    let pause = container.sandbox.require_pause("attach to a container")?;
     let failed = || format!("cannot attach to the container {}", container.id);
     let (out, stdout) = output(streams.stdout).internal(failed)?;
     // A terminal's stderr is its stdout.

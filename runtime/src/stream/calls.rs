@@ -46,7 +46,7 @@ pub(crate) fn exec(
         return Err(CallError::invalid("an argument holds a NUL byte"));
     }
     container.require_running("execute a command")?;
-    container.sandbox.require_ready("execute a command")?;
+    container.sandbox.require_pause("execute a command")?;
     let session = ExecSession {
         container: container.id.to_string(),
         command: cmd,
@@ -68,7 +68,7 @@ pub(crate) fn attach(
 ) -> Result<String, CallError> {
     let container = node.containers.require(&request.container_id)?;
     container.require_running("attach to the main process")?;
-    container.sandbox.require_ready("attach to a container")?;
+    container.sandbox.require_pause("attach to a container")?;
     if request.stdin && !container.config.stdin {
         return Err(CallError::invalid(format!(
             "cannot attach to stdin of the container {}: it was created without stdin",
@@ -101,7 +101,7 @@ pub(crate) fn port_forward(
     request: &PortForwardRequest,
 ) -> Result<String, CallError> {
     let sandbox = node.sandboxes.require(&request.pod_sandbox_id)?;
-    sandbox.require_ready("forward ports")?;
+    sandbox.require_pause("forward ports")?;
     if request.port.len() > MOST_PORTS {
         return Err(CallError::invalid(format!(
             "{} ports are to be forwarded, the limit is {MOST_PORTS}",

@@ -28,7 +28,7 @@ pub(super) async fn run(
     data: Duplex,
 ) -> Result<(), CallError> {
     let sandbox = node.sandboxes.require(sandbox)?;
-    let pause = sandbox.require_ready("forward a port")?;
+    let pause = sandbox.require_pause("forward a port")?;
     let connected = connect(&pause, port).await.map_err(|why| {
         let what = format!(
             "cannot connect to port {port} in the pod sandbox {}: {why}",
