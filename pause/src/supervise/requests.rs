@@ -45,7 +45,11 @@ impl Supervisor {
                 Err(failure) => Err(failure),
             },
             Request::Hello { version } => self.hello(asker, version),
-            Request::Init { sandbox } => self.init(&sandbox),
+            Request::Init { sandbox } => {
+                let reply = self.init(&sandbox);
+                self.reply(asker, reply);
+                return self.furnish(&sandbox);
+            }
             Request::Signal { target, signal } => self.signal(&target, signal),
             Request::ReopenLog { container } => self.reopen_log(&container, fds),
             Request::Resize {
@@ -95,9 +99,22 @@ impl Supervisor {
                 done()
             }
         };
+        self.reply(asker, reply);
+    }
+
+    fn reply(&mut self, asker: Asker, reply: Reply) {
         match reply {
             Ok((answer, fds)) => self.answer(asker, answer, &fds),
             Err(failure) => self.answer(asker, Answer::Failed { failure }, &[]),
+        }
+    }
+
+    /// Makes what a new sandbox's containers need and the daemon does not wait for.
+    fn furnish(&mut self, plan: &SandboxPlan) {
+        if let Phase::Made(sandbox) = &mut self.phase
+            && plan.namespaces & u64::from(libc::CLONE_NEWNET.unsigned_abs()) != 0
+        {
+            sandbox.make_sysfs();
         }
     }
 
