@@ -64,6 +64,15 @@ pub enum NetworkError {
         #[source]
         source: NetlinkError,
     },
+    /// A pod's network namespace could not be made.
+    #[error("{action} a network namespace")]
+    Namespace {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        #[source]
+        errno: nix::errno::Errno,
+    },
     /// Whether a link is there could not be found out.
     #[error("look for the link {link}")]
     Link {

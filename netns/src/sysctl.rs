@@ -10,11 +10,11 @@ use crate::config::LinkName;
 use crate::error::NetworkError;
 use crate::rtnetlink::link::Protocols;
 
-/// Settings of pods with IPv6: routers are not believed (CVE-2020-10749), and addresses are usable at once, because the allocator
+/// Settings of pods with IPv6, by their paths below `/proc/sys`: routers are not believed (CVE-2020-10749), and addresses are usable at once, because the allocator
 /// makes them unique.
 pub(crate) const OF_PODS: &[(&str, &str)] = &[
-    ("net.ipv6.conf.default.accept_ra", "0"),
-    ("net.ipv6.conf.default.accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
 ];
 
 /// Lets the host forward IPv4.

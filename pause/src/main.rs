@@ -63,7 +63,6 @@ fn start(newborn: Newborn) -> Result<Supervisor, Fault> {
         born,
         pod,
         base,
-        procfs,
     } = newborn;
     // The zygote's orders end here. The listener stays where children close it: what holds it makes the pod seem to live.
     file::duplicate_onto(file::standard(1), 0).or_fault("dup2", b"")?;
@@ -73,5 +72,5 @@ fn start(newborn: Newborn) -> Result<Supervisor, Fault> {
     let signals = event::block_signals().or_fault("signalfd4", b"")?;
     process::become_subreaper().or_fault("prctl SUBREAPER", b"")?;
     title::set(&[b"podwright-pause ", &pod[..]].concat());
-    Supervisor::new(listener, signals, born, base, procfs)
+    Supervisor::new(listener, signals, born, base)
 }

@@ -2,30 +2,7 @@
 
 use crate::fault::{Fault, OrFault};
 use crate::sys::file::{self, PROC_SUPER_MAGIC};
-use crate::sys::mount::{FsContext, attributes};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-/// An instance of procfs that is in no tree, so that nothing can be mounted over it.
-///
-/// The kernel keeps the settings of all network namespaces that were looked up by an instance as entries of one directory of
-/// its cache, and passes over all of them to find another namespace's (`proc_sys_compare` in fs/proc/proc_sysctl.c): 0.6 ms with
-/// a thousand pods.
-pub(crate) struct Procfs(OwnedFd);
-
-impl Procfs {
-    pub(crate) fn mount() -> Result<Self, Fault> {
-        let context = FsContext::open(b"proc").or_fault("fsopen", b"proc")?;
-        context.create().or_fault("fsconfig", b"proc")?;
-        let plain = attributes::NOSUID | attributes::NODEV | attributes::NOEXEC;
-        let mounted = context.mount(plain).or_fault("fsmount", b"proc")?;
-        Ok(Self(mounted))
-    }
-
-    /// Opens its directory of settings.
-    pub(crate) fn settings(&self) -> Result<OwnedFd, Fault> {
-        open_beneath(self.0.as_fd(), b"sys", libc::O_PATH | libc::O_DIRECTORY)
-    }
-}
 
 /// Opens a file of the host's procfs.
 pub(crate) fn open(path: &[u8], flags: i32) -> Result<OwnedFd, Fault> {

@@ -69,8 +69,9 @@ wire_enum! {
             /// The newest version that the daemon speaks.
             version: Version,
         },
-        /// Makes the sandbox: the first thing asked of a new pause, once. Answer: `Ready`, with the network namespace's
-        /// descriptor and a NETLINK_ROUTE socket inside it when the pod has a network of its own.
+        /// Makes the sandbox: the first thing asked of a new pause, once. A network namespace of the pod's own is passed as a
+        /// descriptor, or made when none is. Answer: `Ready`, with the descriptor of one that was made and a NETLINK_ROUTE socket
+        /// inside.
         2 => Init {
             /// What to make.
             sandbox: SandboxPlan,

@@ -4,7 +4,6 @@
 use crate::base::Base;
 use crate::child::Born;
 use crate::fault::{Fault, OrFault};
-use crate::procfs::Procfs;
 use crate::sys::event::Epoll;
 use crate::sys::process::Forked;
 use crate::sys::{Errno, Result, file, process, socket};
@@ -19,13 +18,7 @@ pub(crate) struct Newborn {
     /// The pod's id.
     pub(crate) pod: Vec<u8>,
     pub(crate) base: Option<Base>,
-    /// What its sysctls are set by.
-    pub(crate) procfs: Option<Procfs>,
 }
-
-/// As many pods have their sysctls set by one instance of procfs: none looks long for its own then, and few wait for an
-/// instance to be made.
-const PODS_OF_PROCFS: u32 = 32;
 
 /// What a pause is ordered with.
 struct Order {
@@ -44,8 +37,8 @@ pub(crate) fn serve() -> std::result::Result<Option<Newborn>, Fault> {
         fault.tell();
         None
     });
-    let mut procfs = own_procfs();
-    let mut pods = 0;
+    // Learned here for all that are born.
+    crate::sandbox::can_be_detached();
     loop {
         epoll.wait(-1);
         let order = match receive(daemon) {
@@ -62,24 +55,13 @@ pub(crate) fn serve() -> std::result::Result<Option<Newborn>, Fault> {
                     born,
                     pod: order.pod,
                     base,
-                    procfs,
                 }));
             }
             Ok((Forked::Parent { pid, .. }, _)) => Birth::Born { pid },
             Err(Errno(errno)) => Birth::Failed { errno },
         };
         socket::send(daemon, &birth.to_bytes(), &[]).or_fault("sendmsg", b"zygote")?;
-        pods += 1;
-        if pods == PODS_OF_PROCFS {
-            procfs = own_procfs();
-            pods = 0;
-        }
     }
-}
-
-/// Without one, sysctls are set by the host's, which takes longer.
-fn own_procfs() -> Option<Procfs> {
-    Procfs::mount().map_err(|fault| fault.tell()).ok()
 }
 
 /// The next order; none when the daemon is gone.

@@ -6,11 +6,15 @@ mod client;
 
 use client::zygote::{Process, Zygote};
 use client::{Pause, container, plans, root};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::WaitStatus;
 use podwright_pause::birth::Birth;
 use podwright_pause::protocol::*;
 use podwright_pause::version::Version;
 use podwright_pause::wire::Wire;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 
 fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
@@ -304,4 +308,48 @@ fn every_request_with_a_broken_byte_is_survived() {
         client.ask(&Request::List, &[]).0,
         Answer::Containers { .. }
     ));
+}
+
+/// A network namespace that no process is in.
+fn empty_network() -> File {
+    let made = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+        File::open("/proc/thread-self/ns/net").unwrap()
+    });
+    made.join().unwrap()
+}
+
+/// The daemon makes the pod's network beside pause, which joins it.
+#[test]
+fn a_network_that_is_passed_is_joined() {
+    let (pause, network) = (Pause::start(), empty_network());
+    let sandbox = plans::sandbox();
+    let (answer, made) = pause
+        .client()
+        .ask(&Request::Init { sandbox }, &[network.as_raw_fd()]);
+    assert!(matches!(answer, Answer::Ready { .. }), "{answer:?}");
+    assert!(made.is_empty(), "it made another");
+    let own = std::fs::metadata(format!("/proc/{}/ns/net", pause.process.id())).unwrap();
+    assert_eq!(own.ino(), network.metadata().unwrap().ino());
+    // What the plan sets, it sets there.
+    let port = std::thread::spawn(move || {
+        setns(&network, CloneFlags::CLONE_NEWNET).unwrap();
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap()
+    });
+    assert_eq!(port.join().unwrap().trim(), "7");
+}
+
+#[test]
+fn a_network_is_not_joined_where_the_pod_has_the_hosts() {
+    let (pause, network) = (Pause::start(), empty_network());
+    let sandbox = SandboxPlan {
+        namespaces: libc::CLONE_NEWIPC as u64,
+        ..plans::sandbox()
+    };
+    let request = Request::Init { sandbox };
+    let (answer, _) = pause.client().ask(&request, &[network.as_raw_fd()]);
+    let Answer::Failed { failure } = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(failure.errno, libc::EINVAL, "{failure:?}");
 }

@@ -4,6 +4,7 @@
 //! `plan/` turns a request into what pause executes; `pause/` speaks to it; `records/` is what is on disk, and
 //! `recover` what a start makes of it. docs/architecture.md names the invariants.
 
+mod beside;
 mod cdi;
 pub mod cgroup;
 mod checkpoint;

@@ -76,6 +76,23 @@ async fn containers_of_a_pod_share_localhost() -> Result<()> {
     node.finish().await
 }
 
+/// The network sets its pods' links; what a pod asks for goes before, and holds for its link too.
+#[tokio::test]
+async fn what_a_pod_asks_of_its_link_wins() -> Result<()> {
+    let node = Node::start().await?;
+    let asking = |name| PodSpec::new(name).sysctl("net.ipv6.conf.default.accept_ra", "2");
+    for (spec, expected) in [
+        (PodSpec::new("plain"), "0\n0\n"),
+        (asking("asking"), "2\n0\n"),
+    ] {
+        let pod = node.cri.run_pod(spec).await?;
+        let id = node.cri.run(&pod, ContainerSpec::new("c")).await?;
+        let script = "cd /proc/sys/net/ipv6/conf/eth0; cat accept_ra accept_dad";
+        assert_eq!(node.cri.shell(&id, script).await?, expected);
+    }
+    node.finish().await
+}
+
 #[tokio::test]
 async fn a_pod_answers_at_both_its_addresses() -> Result<()> {
     let mut node = Node::start().await?;

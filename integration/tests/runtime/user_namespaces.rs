@@ -358,11 +358,11 @@ async fn the_pod_s_namespaces_are_shared_and_set_up() -> Result<()> {
         .cri
         .shell(
             &two,
-            "cat /proc/sys/net/ipv4/ip_local_port_range; ip -4 addr show eth0",
+            "cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv6/conf/eth0/accept_ra; ip -4 addr show eth0",
         )
         .await?;
     assert!(
-        range.starts_with("2000\t3000") && range.contains("inet "),
+        range.starts_with("2000\t3000\n0\n") && range.contains("inet "),
         "{range}"
     );
     node.finish().await

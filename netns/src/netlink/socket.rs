@@ -2,6 +2,7 @@
 //! sender's context), so answers are read without ever blocking, and an empty socket means that there are no more.
 #![allow(unsafe_code)] // setsockopt(2) for the netlink options, which nix does not wrap
 
+use std::cell::RefCell;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -20,6 +21,11 @@ use super::message::{Message, Reply, parse};
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// Room for the largest batch: a table with the ports of thousands of pods. It is a limit, not an allocation.
 const SEND_BYTES: usize = 16 * 1024 * 1024;
+
+thread_local! {
+    /// What answers are read into: nothing is kept in it between two exchanges.
+    static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECEIVE_BYTES].into_boxed_slice());
+}
 
 /// The netlink families that this crate speaks.
 #[derive(Clone, Copy, Debug)]
@@ -201,22 +207,25 @@ pub(crate) fn exchange(
         };
         message.finish(&mut batch, sequence_of(index), flags);
     }
-    let what = || {
-        messages
-            .first()
-            .map(|message| message.what().to_owned())
-            .unwrap_or_default()
-    };
-    send_all(socket, &batch, what)?;
+    send_all(socket, &batch, || first_of(messages))?;
+    RECEIVED.with_borrow_mut(|buffer| answers(socket, buffer, messages, sequence_of(acknowledged)))
+}
 
+/// Reads the answers to messages that were sent; `acknowledged` is the sequence number of the one that asks for it.
+fn answers(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    messages: &[Message],
+    acknowledged: u32,
+) -> Result<Vec<Reply>, NetlinkError> {
+    let what = || first_of(messages);
     let mut objects = Vec::new();
     let mut is_acknowledged = false;
     let mut refusal: Option<(u32, NetlinkError)> = None;
-    let mut buffer = vec![0; RECEIVE_BYTES];
-    while let Some(replies) = receive(socket, &mut buffer, what)? {
+    while let Some(replies) = receive(socket, buffer, what)? {
         for reply in replies {
             match reply {
-                Reply::Ack { sequence } => is_acknowledged |= sequence == sequence_of(acknowledged),
+                Reply::Ack { sequence } => is_acknowledged |= sequence == acknowledged,
                 Reply::Refused {
                     sequence,
                     errno,
@@ -250,6 +259,14 @@ pub(crate) fn exchange(
     }
 }
 
+/// What an exchange is for.
+fn first_of(messages: &[Message]) -> String {
+    let first = messages.first();
+    first
+        .map(|message| message.what().to_owned())
+        .unwrap_or_default()
+}
+
 /// Sends one dump request and returns all objects of its answer.
 pub(crate) fn dump(socket: impl AsFd, message: &Message) -> Result<Vec<Reply>, NetlinkError> {
     let socket = socket.as_fd();
@@ -257,9 +274,16 @@ pub(crate) fn dump(socket: impl AsFd, message: &Message) -> Result<Vec<Reply>, N
     message.finish(&mut bytes, sequence_of(0), libc::NLM_F_DUMP);
     let what = || message.what().to_owned();
     send_all(socket, &bytes, what)?;
+    RECEIVED.with_borrow_mut(|buffer| dumped(socket, buffer, what))
+}
+
+fn dumped(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    what: impl Fn() -> String + Copy,
+) -> Result<Vec<Reply>, NetlinkError> {
     let mut objects = Vec::new();
-    let mut buffer = vec![0; RECEIVE_BYTES];
-    while let Some(replies) = receive(socket, &mut buffer, what)? {
+    while let Some(replies) = receive(socket, buffer, what)? {
         for reply in replies {
             match reply {
                 Reply::Object { .. } => objects.push(reply),

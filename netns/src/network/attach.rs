@@ -1,7 +1,8 @@
 //! Attaching a pod: reserve, record, then tell the kernel; on failure the same backwards.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,9 +13,11 @@ use crate::address::{MacAddress, Subnet};
 use crate::attachment::Attachment;
 use crate::config::LinkName;
 use crate::error::NetworkError;
+use crate::namespace::Namespace;
 use crate::netlink::{self, LinkNotices, NetlinkError, exchange};
 use crate::nft;
 use crate::port::PortMapping;
+use crate::procfs;
 use crate::record::is_pod_id;
 use crate::rtnetlink::link::{self, Link, Veth};
 use crate::rtnetlink::{address, route};
@@ -47,20 +50,80 @@ impl Network {
         }
     }
 
-    /// Connects a pod: `eth0` and `lo` up, with the addresses that were allocated, and default routes.
+    /// Writes the kernel settings that a new pod's namespace needs, but those that `is_set` says the pod sets itself, by their
+    /// paths below `/proc/sys`. A kernel without IPv6 does not have them; that is no error.
     ///
-    /// - `namespace`: its network namespace (`/proc/<pid>/ns/net`), where [`Network::pod_sysctls`] are set.
-    /// - `inside`: a `NETLINK_ROUTE` socket opened in that namespace, which nobody else uses meanwhile.
-    ///
-    /// When it fails, nothing of it stays, the allocation neither.
+    /// # Errors
+    /// [`NetworkError::Sysctl`], [`NetworkError::Namespace`].
+    pub fn settle(
+        &self,
+        namespace: &Namespace,
+        is_set: impl Fn(&str) -> bool,
+    ) -> Result<(), NetworkError> {
+        let sysctls = self.pod_sysctls().iter();
+        let sysctls: Vec<_> = sysctls.filter(|(path, _)| !is_set(path)).collect();
+        if sysctls.is_empty() {
+            return Ok(());
+        }
+        let failed = |path: &str, source| NetworkError::Sysctl {
+            action: "write the pod's".to_owned(),
+            path: path.into(),
+            source,
+        };
+        let procfs = self.procfs.instance();
+        let procfs = procfs.map_err(|error| failed("/proc", error))?;
+        namespace.within(|| {
+            for (path, value) in sysctls {
+                match procfs::write(&procfs, path, value) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    result => result.map_err(|error| failed(path, error))?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// [`Network::link`] and [`Network::configure`].
     pub fn connect(
         &self,
         pod: &str,
         attachment: &Attachment,
-        namespace: BorrowedFd<'_>,
-        inside: BorrowedFd<'_>,
+        namespace: &Namespace,
     ) -> Result<(), NetworkError> {
-        self.link(pod, attachment, namespace, inside)
+        self.link(pod, attachment, namespace)?;
+        self.configure(pod, attachment, namespace)
+    }
+
+    /// Makes a pod's link to the bridge.
+    ///
+    /// - `namespace`: its network namespace, after [`Network::settle`].
+    ///
+    /// When it fails, nothing of the pod stays, the allocation neither.
+    pub fn link(
+        &self,
+        pod: &str,
+        attachment: &Attachment,
+        namespace: &Namespace,
+    ) -> Result<(), NetworkError> {
+        self.make_link(pod, attachment, namespace)
+            .map_err(|error| self.undone(pod, attachment, error))
+    }
+
+    /// Brings a pod's end of its link up, and `lo`, with the addresses that were allocated and default routes, and waits until
+    /// they are of use.
+    ///
+    /// When it fails, nothing of the pod stays, the allocation neither.
+    pub fn configure(
+        &self,
+        pod: &str,
+        attachment: &Attachment,
+        namespace: &Namespace,
+    ) -> Result<(), NetworkError> {
+        self.configure_inside(attachment, namespace.netlink.as_fd())
+            .and_then(|()| self.await_link(&attachment.host_link))
+            .map_err(NetworkError::kernel(format!(
+                "configure the network inside pod {pod}"
+            )))
             .map_err(|error| self.undone(pod, attachment, error))
     }
 
@@ -158,18 +221,16 @@ impl Network {
         }
     }
 
-    /// Makes the link and configures its end in the pod.
-    fn link(
+    fn make_link(
         &self,
         pod: &str,
         attachment: &Attachment,
-        namespace: BorrowedFd<'_>,
-        inside: BorrowedFd<'_>,
+        namespace: &Namespace,
     ) -> Result<(), NetworkError> {
         let veth = Veth {
             host: &attachment.host_link,
             bridge: self.bridge,
-            namespace,
+            namespace: namespace.file.as_fd(),
             mac: attachment.mac,
             mtu: self.config.mtu,
         };
@@ -184,15 +245,10 @@ impl Network {
             // A link of this name without a record: its pod's daemon was killed, or the kernel is still deleting it.
             Err(error) if error.is(Errno::EEXIST) => {
                 self.delete_link(&attachment.host_link)?;
-                self.route_exchange(&outside).map_err(action())?;
+                self.route_exchange(&outside).map(drop).map_err(action())
             }
-            result => drop(result.map_err(action())?),
+            result => result.map(drop).map_err(action()),
         }
-        self.configure_inside(attachment, inside)
-            .and_then(|()| self.await_link(&attachment.host_link))
-            .map_err(NetworkError::kernel(format!(
-                "configure the network inside pod {pod}"
-            )))
     }
 
     /// Waits until the link and the bridge send what they are given.

@@ -17,6 +17,7 @@ use crate::error::NetworkError;
 use crate::netlink::{Message, NetlinkError, Reply, Socket, exchange};
 use crate::nft::{self, Element, PodFilter, Ruleset, Set};
 use crate::port::PortRegistry;
+use crate::procfs::Procfs;
 use crate::record::Records;
 use crate::rtnetlink::link::{self, Counters, Protocols};
 use crate::subnets::Subnets;
@@ -35,6 +36,7 @@ pub struct Network {
     protocols: Protocols,
     /// The host's rtnetlink socket; the lock keeps each exchange to itself.
     route: Mutex<Socket>,
+    procfs: Procfs,
     /// The host's nfnetlink socket; the lock keeps each transaction to itself.
     netfilter: Mutex<Socket>,
     /// Never locked during a call into the kernel that waits for others, and never while a socket is.
@@ -73,12 +75,9 @@ impl Network {
         &self.config
     }
 
-    /// Kernel settings that a new pod's namespace needs before [`Network::connect`], by name. A kernel without IPv6 has no such
-    /// files; their absence is no error.
-    ///
-    /// A pod without IPv6 needs none where the bridge drops what a router's enemy sends: all namespaces' settings are entries of
-    /// one directory of the kernel's cache, so that opening one takes the longer the more pods there are.
-    pub fn pod_sysctls(&self) -> &'static [(&'static str, &'static str)] {
+    /// Kernel settings that a new pod's namespace needs. A pod without IPv6 needs none where the bridge drops what a router's
+    /// enemy sends.
+    fn pod_sysctls(&self) -> &'static [(&'static str, &'static str)] {
         let subnets = &self.state().subnets.given;
         let has_ipv6 = subnets.iter().any(|subnet| subnet.network().is_ipv6());
         match self.filter {

@@ -14,6 +14,7 @@ use crate::error::NetworkError;
 use crate::netlink::{NetlinkError, Protocol, Socket, exchange};
 use crate::nft::{self, Element, PodFilter};
 use crate::port::PortRegistry;
+use crate::procfs::Procfs;
 use crate::record::{Records, cursors};
 use crate::rtnetlink::{address, link};
 use crate::subnets::{Subnets, is_of};
@@ -88,6 +89,7 @@ impl Network {
             protocols: sysctl::protocols(),
             route: Mutex::new(route),
             netfilter: Mutex::new(netfilter),
+            procfs: Procfs::default(),
             state: Mutex::new(state),
             changing: Mutex::new(()),
         })

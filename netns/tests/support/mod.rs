@@ -7,7 +7,7 @@ pub mod frame;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -32,8 +32,7 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Namespace {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    pub descriptor: Option<OwnedFd>,
-    pub inside: Option<OwnedFd>,
+    pub made: Option<podwright_netns::Namespace>,
 }
 
 impl Namespace {
@@ -47,10 +46,9 @@ impl Namespace {
         let mut namespace = Self {
             jobs: Some(jobs),
             thread: Some(thread),
-            descriptor: None,
-            inside: None,
+            made: None,
         };
-        let (descriptor, inside) = namespace.run(|| {
+        namespace.made = Some(namespace.run(|| {
             let descriptor =
                 std::fs::File::open("/proc/thread-self/ns/net").expect("open the namespace");
             let flags = SockFlag::SOCK_CLOEXEC;
@@ -60,10 +58,11 @@ impl Namespace {
                 flags,
                 SockProtocol::NetlinkRoute,
             );
-            (OwnedFd::from(descriptor), inside.expect("netlink socket"))
-        });
-        namespace.descriptor = Some(descriptor);
-        namespace.inside = Some(inside);
+            podwright_netns::Namespace {
+                file: descriptor.into(),
+                netlink: inside.expect("netlink socket"),
+            }
+        }));
         namespace
     }
 
@@ -77,17 +76,6 @@ impl Namespace {
             .send(job)
             .expect("the namespace's thread lives");
         receiver.recv().expect("the job did not panic")
-    }
-
-    /// Sets what the network wants set before.
-    fn prepare(&self, network: &Network) {
-        let sysctls = network.pod_sysctls();
-        self.run(move || {
-            for (name, value) in sysctls {
-                let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-                std::fs::write(&path, value).expect("write a pod sysctl");
-            }
-        });
     }
 
     /// The lines of a file of `/proc/net` that hold the text.
@@ -106,13 +94,10 @@ impl Namespace {
         pod: &str,
         ports: &[PortMapping],
     ) -> Result<Attachment, NetworkError> {
-        self.prepare(network);
-        let (descriptor, inside) = (
-            self.descriptor.as_ref().expect("open"),
-            self.inside.as_ref().expect("open"),
-        );
         let attachment = network.allocate(pod, ports)?;
-        network.connect(pod, &attachment, descriptor.as_fd(), inside.as_fd())?;
+        let made = self.made.as_ref().expect("open");
+        network.settle(made, |_| false)?;
+        network.connect(pod, &attachment, made)?;
         Ok(attachment)
     }
 }
@@ -182,15 +167,19 @@ impl Machine {
         let outside_network = outside
             .run(move || Network::open(settings))
             .expect("open the outside's network");
-        host.prepare(&outside_network);
-        let descriptors =
-            |fd: &Option<OwnedFd>| fd.as_ref().expect("open").try_clone().expect("clone");
-        let (descriptor, inside) = (descriptors(&host.descriptor), descriptors(&host.inside));
+        let made = host.made.as_ref().expect("open");
+        let made = podwright_netns::Namespace {
+            file: made.file.try_clone().expect("clone"),
+            netlink: made.netlink.try_clone().expect("clone"),
+        };
         let outside_network = outside.run(move || {
             let id = pod_id();
             let attachment = outside_network.allocate(&id, &[]).expect("addresses");
             outside_network
-                .connect(&id, &attachment, descriptor.as_fd(), inside.as_fd())
+                .settle(&made, |_| false)
+                .expect("set the host's settings");
+            outside_network
+                .connect(&id, &attachment, &made)
                 .expect("connect the host to the outside");
             outside_network
         });

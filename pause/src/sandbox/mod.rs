@@ -6,12 +6,12 @@ mod shm;
 mod user_namespace;
 
 pub(crate) use own_root::leave_for;
-pub(crate) use shm::{Shm, ShmMounts};
+pub(crate) use shm::{Shm, ShmMounts, can_be_detached};
 pub(crate) use user_namespace::{UserNamespace, become_root};
 
 use crate::child::{Born, Groups};
 use crate::fault::{Fault, OrFault};
-use crate::procfs::{self, Procfs};
+use crate::procfs;
 use crate::sys::mount::FsContext;
 use crate::sys::{Errno, process, socket};
 use podwright_pause::protocol::{Failure, Missing, PodPid, SandboxPlan, Stage, Sysctl};
@@ -24,8 +24,18 @@ pub(crate) struct Sandbox {
     pub(crate) init: Option<PidInit>,
     /// Its user namespace, if that is not the host's.
     pub(crate) user_namespace: Option<UserNamespace>,
-    /// The sysfs of its network.
-    sysfs: Option<FsContext>,
+    sysfs: Sysfs,
+}
+
+/// The sysfs of the network, which the pod's containers mount: the kernel looks for it among those of all pods (`sget_fc` in
+/// fs/super.c), 0.3 ms with a thousand, and finds the newest first.
+enum Sysfs {
+    /// It is to be made when there is time. Without it, the first container's mount takes that long.
+    Wanted,
+    /// It is there as long as this.
+    Made { _context: FsContext },
+    /// The network is the host's, or it cannot be made.
+    Absent,
 }
 
 /// The init of a shared PID namespace.
@@ -36,20 +46,24 @@ pub(crate) struct PidInit {
 
 impl Sandbox {
     /// Makes it, and the descriptors that the daemon needs to set its network up. When this fails, pause is of no more
-    /// use: some of its own namespaces may have changed already. Sysctls are set by `procfs`, or else by the host's.
+    /// use: some of its own namespaces may have changed already. `network` is the pod's network namespace if that is there already.
     pub(crate) fn make(
         plan: &SandboxPlan,
+        network: Option<OwnedFd>,
         born: Born,
-        procfs: Option<&Procfs>,
     ) -> Result<(Self, Vec<OwnedFd>), Failure> {
         let at = |fault: Fault| fault.at(Stage::Sandbox);
-        let kinds = settle(plan, born).map_err(at)?;
+        let mut kinds = settle(plan, born).map_err(at)?;
+        let has_network = kinds & libc::CLONE_NEWNET != 0;
+        if let Some(network) = network {
+            kinds = join_network(plan, kinds, &network).map_err(at)?;
+        }
         let (user_namespace, init) = match &plan.user_namespace {
             Some(mappings) => {
-                let (made, init) = user_namespace::make(plan, mappings, kinds, procfs)?;
+                let (made, init) = user_namespace::make(plan, mappings, kinds)?;
                 (Some(made), init)
             }
-            None => (None, make_namespaces(plan, kinds, procfs).map_err(at)?),
+            None => (None, make_namespaces(plan, kinds).map_err(at)?),
         };
         if !plan.hostname.0.is_empty() {
             process::set_hostname(&plan.hostname.0)
@@ -62,20 +76,30 @@ impl Sandbox {
             shm,
             init,
             user_namespace,
-            sysfs: None,
+            sysfs: if has_network {
+                Sysfs::Wanted
+            } else {
+                Sysfs::Absent
+            },
         };
         Ok((sandbox, fds))
     }
 
-    /// Makes the sysfs of the network that this process is in now, which its containers mount: the kernel looks for it among those of
-    /// all pods (`sget_fc` in fs/super.c), 0.3 ms with a thousand, and finds the newest first. Beside the daemon, which
-    /// connects the network meanwhile. Without it, the first container's mount takes that time.
-    pub(crate) fn make_sysfs(&mut self) {
+    /// Whether [`Self::furnish`] has something to do.
+    pub(crate) fn is_unfurnished(&self) -> bool {
+        matches!(self.sysfs, Sysfs::Wanted)
+    }
+
+    /// Makes what containers need and nobody waits for yet.
+    pub(crate) fn furnish(&mut self) {
         let made = FsContext::open(b"sysfs").and_then(|context| {
             context.create()?;
             Ok(context)
         });
-        self.sysfs = made.ok();
+        self.sysfs = match made {
+            Ok(context) => Sysfs::Made { _context: context },
+            Err(_) => Sysfs::Absent,
+        };
     }
 }
 
@@ -93,14 +117,21 @@ fn settle(plan: &SandboxPlan, born: Born) -> Result<i32, Fault> {
     Ok(kinds)
 }
 
+/// Joins a network namespace of the pod's own; the kinds that are still to be made.
+fn join_network(plan: &SandboxPlan, kinds: i32, network: &OwnedFd) -> Result<i32, Fault> {
+    // That of a pod with a user namespace must belong to it.
+    if kinds & libc::CLONE_NEWNET == 0 || plan.user_namespace.is_some() {
+        return Err(Fault::new("passed network namespace", b"", libc::EINVAL));
+    }
+    process::enter_namespaces(network.as_fd(), libc::CLONE_NEWNET)
+        .or_fault("setns", b"network namespace")?;
+    Ok(kinds & !libc::CLONE_NEWNET)
+}
+
 /// Makes them in the host's user namespace.
-fn make_namespaces(
-    plan: &SandboxPlan,
-    kinds: i32,
-    procfs: Option<&Procfs>,
-) -> Result<Option<PidInit>, Fault> {
+fn make_namespaces(plan: &SandboxPlan, kinds: i32) -> Result<Option<PidInit>, Fault> {
     process::unshare(kinds).or_fault("unshare", b"")?;
-    set_sysctls(&plan.sysctls, procfs)?;
+    set_sysctls(&plan.sysctls)?;
     match plan.pid_namespace {
         PodPid::Separate => Ok(None),
         PodPid::Shared => init::start().map(Some),
@@ -123,7 +154,7 @@ fn make_shm(plan: &SandboxPlan) -> Result<Option<Shm>, Fault> {
     Shm::make(plan.shm_size, owner, label).map(Some)
 }
 
-/// What the daemon sets the network up with, if the pod has its own.
+/// What the daemon sets the network up with, if it was made here.
 fn network_descriptors(kinds: i32) -> Result<Vec<OwnedFd>, Fault> {
     if kinds & libc::CLONE_NEWNET == 0 {
         return Ok(Vec::new());
@@ -137,14 +168,11 @@ fn network_descriptors(kinds: i32) -> Result<Vec<OwnedFd>, Fault> {
 }
 
 /// Writes sysctls of the namespaces that this process is in now.
-fn set_sysctls(sysctls: &[Sysctl], procfs: Option<&Procfs>) -> Result<(), Fault> {
+fn set_sysctls(sysctls: &[Sysctl]) -> Result<(), Fault> {
     if sysctls.is_empty() {
         return Ok(());
     }
-    let root = match procfs {
-        Some(procfs) => procfs.settings()?,
-        None => procfs::open(b"/proc/sys", libc::O_PATH | libc::O_DIRECTORY)?,
-    };
+    let root = procfs::open(b"/proc/sys", libc::O_PATH | libc::O_DIRECTORY)?;
     for sysctl in sysctls {
         match procfs::open_beneath(root.as_fd(), &sysctl.path.0, libc::O_WRONLY) {
             Err(Fault {

@@ -6,8 +6,11 @@ use crate::sys::mount::{self, Depth, attributes};
 use crate::sys::process;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 const PATH: &[u8] = b"/dev/shm";
+/// The size of one that is only tried, in bytes.
+const PAGE: u64 = 4096;
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/mnt";
 
 /// A tmpfs that containers of the pod share. Nothing of it shows on the host, and pause stays in the host's mount namespace:
@@ -35,10 +38,11 @@ pub(crate) enum ShmMounts<'a> {
 impl Shm {
     /// `size` in bytes; `owner` of its root directory, as the host counts; the SELinux `label` of all in it.
     pub(crate) fn make(size: u64, owner: (u32, u32), label: Option<&str>) -> Result<Self, Fault> {
-        let shm = Self::Detached(tmpfs(size, owner, label)?);
-        match shm.mounts(1) {
-            Ok(_) => Ok(shm),
-            Err(_) => Self::attached(tmpfs(size, owner, label)?),
+        let tmpfs = tmpfs(size, owner, label)?;
+        if can_be_detached() {
+            Ok(Self::Detached(tmpfs))
+        } else {
+            Self::attached(tmpfs)
         }
     }
 
@@ -94,6 +98,16 @@ impl ShmMounts<'_> {
             }
         }
     }
+}
+
+/// Whether the kernel clones what is attached nowhere. The zygote learns it for all that are born from it: whoever drops a clone waits
+/// for a grace period of RCU.
+pub(crate) fn can_be_detached() -> bool {
+    static LEARNED: OnceLock<bool> = OnceLock::new();
+    *LEARNED.get_or_init(|| {
+        let tried = tmpfs(PAGE, (0, 0), None).and_then(|tmpfs| clones(tmpfs.as_fd(), 1));
+        tried.is_ok()
+    })
 }
 
 fn tmpfs(size: u64, (uid, gid): (u32, u32), label: Option<&str>) -> Result<OwnedFd, Fault> {

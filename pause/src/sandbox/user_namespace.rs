@@ -6,7 +6,7 @@
 
 use super::{PidInit, init, set_sysctls};
 use crate::fault::{Fault, OrFault};
-use crate::procfs::{self, Procfs};
+use crate::procfs;
 use crate::report::Report;
 use crate::sys::process::{self, Forked};
 use crate::sys::{Errno, file, socket};
@@ -49,7 +49,6 @@ pub(super) fn make(
     plan: &SandboxPlan,
     mappings: &IdMappings,
     kinds: i32,
-    procfs: Option<&Procfs>,
 ) -> Result<(UserNamespace, Option<PidInit>), Failure> {
     let at = |fault: Fault| fault.at(Stage::Sandbox);
     let (own, founder_end) = socket::pair().or_fault("socketpair", b"").map_err(at)?;
@@ -62,7 +61,7 @@ pub(super) fn make(
         Forked::Child => {
             // Its copy of pause's end: were it open, pause's death would not be told.
             drop(own);
-            found(plan, founder_end.as_fd(), procfs)
+            found(plan, founder_end.as_fd())
         }
         Forked::Parent { pid, pidfd } => {
             drop(founder_end);
@@ -121,8 +120,8 @@ fn hear(founder: BorrowedFd<'_>) -> Result<(), Failure> {
 }
 
 /// The child: sets what only the namespaces' own root may set, and stays as the PID namespace's init or ends.
-fn found(plan: &SandboxPlan, pause: BorrowedFd<'_>, procfs: Option<&Procfs>) -> ! {
-    let report = match furnish(plan, pause, procfs) {
+fn found(plan: &SandboxPlan, pause: BorrowedFd<'_>) -> ! {
+    let report = match furnish(plan, pause) {
         Ok(()) => Report::Executing,
         Err(fault) => Report::Failed {
             failure: fault.at(Stage::Sandbox),
@@ -135,18 +134,14 @@ fn found(plan: &SandboxPlan, pause: BorrowedFd<'_>, procfs: Option<&Procfs>) -> 
     process::exit(0)
 }
 
-fn furnish(
-    plan: &SandboxPlan,
-    pause: BorrowedFd<'_>,
-    procfs: Option<&Procfs>,
-) -> Result<(), Fault> {
+fn furnish(plan: &SandboxPlan, pause: BorrowedFd<'_>) -> Result<(), Fault> {
     let mut word = [0; 16];
     match file::read(pause, &mut word).or_fault("read", b"pause")? {
         0 => return Err(Fault::new("read", b"pause", libc::ECHILD)),
         _ => become_root()?,
     }
     // "ipc_permissions: the owner is the IPC namespace's root" (ipc/ipc_sysctl.c, Linux 5.19): the host's may not write.
-    set_sysctls(&plan.sysctls, procfs)
+    set_sysctls(&plan.sysctls)
 }
 
 /// Becomes the root of the user namespace that this process is in. Until then it has the ids of the host's root, which the

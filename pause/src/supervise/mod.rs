@@ -15,7 +15,6 @@ use crate::base::Base;
 use crate::child::Born;
 use crate::fault::{Fault, OrFault};
 use crate::log::Buffers;
-use crate::procfs::Procfs;
 use crate::sandbox::Sandbox;
 use crate::sys::event::{self, Epoll};
 use crate::sys::memory::Region;
@@ -32,6 +31,10 @@ const QUIET_MS: i32 = 3000;
 
 /// How long a pause waits for the daemon that started it, in milliseconds. The daemon connects at once.
 const UNCLAIMED_MS: i32 = 10_000;
+
+/// How long nothing must happen before a new pod is furnished, in milliseconds: while the daemon still works for the pod, it would
+/// be in its way where processors are few.
+const CALM_MS: i32 = 1;
 
 /// All that pause knows.
 pub(crate) struct Supervisor {
@@ -50,8 +53,6 @@ pub(crate) struct Supervisor {
     phase: Phase,
     born: Born,
     base: Option<Base>,
-    /// Until the sandbox is made.
-    procfs: Option<Procfs>,
     buffers: Buffers,
     packet: Region,
 }
@@ -75,7 +76,6 @@ impl Supervisor {
         signals: OwnedFd,
         born: Born,
         base: Option<Base>,
-        procfs: Option<Procfs>,
     ) -> Result<Self, Fault> {
         let epoll = Epoll::new().or_fault("epoll_create1", b"")?;
         crate::sys::file::set_nonblocking(listener.as_fd()).or_fault("fcntl", b"listener")?;
@@ -103,7 +103,6 @@ impl Supervisor {
             phase: Phase::New,
             born,
             base,
-            procfs,
             buffers: Buffers::new().or_fault("mmap", b"")?,
             packet: Region::new(MAX_PACKET).or_fault("mmap", b"")?,
         })
@@ -118,7 +117,20 @@ impl Supervisor {
                 (false, true) => sooner(QUIET_MS, self.patience_ms()),
                 (false, false) => self.patience_ms(),
             };
+            let unfurnished = match &mut self.phase {
+                Phase::Made(sandbox) if sandbox.is_unfurnished() => Some(sandbox),
+                _ => None,
+            };
+            let timeout = match unfurnished {
+                Some(_) => sooner(CALM_MS, timeout),
+                None => timeout,
+            };
             let ready = self.epoll.wait(timeout);
+            if ready.timed_out()
+                && let Some(sandbox) = unfurnished
+            {
+                sandbox.furnish();
+            }
             if is_unclaimed && ready.timed_out() {
                 // The daemon died between starting this process and connecting to it.
                 return Ok(());

@@ -45,11 +45,7 @@ impl Supervisor {
                 Err(failure) => Err(failure),
             },
             Request::Hello { version } => self.hello(asker, version),
-            Request::Init { sandbox } => {
-                let reply = self.init(&sandbox);
-                self.reply(asker, reply);
-                return self.furnish(&sandbox);
-            }
+            Request::Init { sandbox } => self.init(&sandbox, fds),
             Request::Signal { target, signal } => self.signal(&target, signal),
             Request::ReopenLog { container } => self.reopen_log(&container, fds),
             Request::Resize {
@@ -99,22 +95,9 @@ impl Supervisor {
                 done()
             }
         };
-        self.reply(asker, reply);
-    }
-
-    fn reply(&mut self, asker: Asker, reply: Reply) {
         match reply {
             Ok((answer, fds)) => self.answer(asker, answer, &fds),
             Err(failure) => self.answer(asker, Answer::Failed { failure }, &[]),
-        }
-    }
-
-    /// Makes what a new sandbox's containers need and the daemon does not wait for.
-    fn furnish(&mut self, plan: &SandboxPlan) {
-        if let Phase::Made(sandbox) = &mut self.phase
-            && plan.namespaces & u64::from(libc::CLONE_NEWNET.unsigned_abs()) != 0
-        {
-            sandbox.make_sysfs();
         }
     }
 
@@ -146,12 +129,12 @@ impl Supervisor {
         ))
     }
 
-    fn init(&mut self, plan: &SandboxPlan) -> Reply {
+    fn init(&mut self, plan: &SandboxPlan, fds: Vec<OwnedFd>) -> Reply {
         if !matches!(self.phase, Phase::New) {
             return Err(refuse("sandbox is made", &plan.pod.0, libc::EEXIST));
         }
-        let procfs = self.procfs.take();
-        let (sandbox, fds) = Sandbox::make(plan, self.born, procfs.as_ref())?;
+        let network = fds.into_iter().next();
+        let (sandbox, fds) = Sandbox::make(plan, network, self.born)?;
         let pid_init = sandbox.init.as_ref().map_or(0, |init| init.pid);
         self.phase = Phase::Made(sandbox);
         Ok((Answer::Ready { pid_init }, fds))

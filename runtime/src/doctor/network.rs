@@ -1,13 +1,10 @@
 //! The pod network, made as the daemon makes it, in namespaces that end with the trial.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-use podwright_netns::{Network, NetworkConfig};
+use nix::sched::{CloneFlags, unshare};
+use podwright_netns::{Namespace, Network, NetworkConfig};
 
 use super::{Machine, Scratch, Seen, apart};
 use crate::config::Config;
@@ -43,16 +40,6 @@ impl Trial {
 
     fn in_namespaces(config: NetworkConfig) -> io::Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        let host = File::open("/proc/thread-self/ns/net")?;
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        let pod: OwnedFd = File::open("/proc/thread-self/ns/net")?.into();
-        let inside = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )?;
-        setns(&host, CloneFlags::CLONE_NEWNET)?;
         let failed = |error| io::Error::other(chain(&error));
         let network = match Network::open(config) {
             Ok(network) => network,
@@ -66,7 +53,9 @@ impl Trial {
         let attached = network.recover(&HashSet::new()).and_then(|_| {
             let id = "d".repeat(64);
             let attachment = network.allocate(&id, &[])?;
-            network.connect(&id, &attachment, pod.as_fd(), inside.as_fd())
+            let pod = Namespace::make()?;
+            network.settle(&pod, |_| false)?;
+            network.connect(&id, &attachment, &pod)
         });
         Ok(Self {
             network: Ok(()),

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use podwright_netns::Namespace;
 use podwright_pause::plan::LaunchPlan;
 use podwright_pause::protocol::{
     Answer, ContainerEntry, Exit, LogState, MAX_PACKET, MAX_PLAN, PlanBytes, Request, SandboxPlan,
@@ -25,8 +26,8 @@ const INLINE_PLAN: usize = MAX_PACKET - 1024;
 
 /// What [`Pause::init`] made.
 pub(crate) struct Made {
-    /// The network namespace and a NETLINK_ROUTE socket inside, unless the pod has the host's.
-    pub(crate) network: Option<(OwnedFd, OwnedFd)>,
+    /// The pod's own network namespace, unless it was there already.
+    pub(crate) network: Option<Namespace>,
 }
 
 /// A process that runs in a container.
@@ -40,16 +41,22 @@ pub(crate) struct Exec {
 }
 
 impl Pause {
-    /// Makes the sandbox.
-    pub(crate) async fn init(&self, sandbox: SandboxPlan) -> Result<Made, PauseError> {
+    /// Makes the sandbox, in a network namespace of its own that is there already, if there is one.
+    pub(crate) async fn init(
+        &self,
+        sandbox: SandboxPlan,
+        network: Option<BorrowedFd<'_>>,
+    ) -> Result<Made, PauseError> {
+        let request = Request::Init { sandbox };
         match self
-            .request("Init", NAMESPACES, Request::Init { sandbox }, &[])
+            .request("Init", NAMESPACES, request, network.as_slice())
             .await?
         {
             (Answer::Ready { .. }, descriptors) => {
                 let mut descriptors = descriptors.into_iter();
+                let network = descriptors.next().zip(descriptors.next());
                 Ok(Made {
-                    network: descriptors.next().zip(descriptors.next()),
+                    network: network.map(|(file, netlink)| Namespace { file, netlink }),
                 })
             }
             _ => Err(PauseError::Protocol { request: "Init" }),

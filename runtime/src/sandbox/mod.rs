@@ -4,6 +4,7 @@ mod cgroup;
 pub(crate) mod files;
 mod labels;
 mod lost;
+mod network;
 mod remove;
 mod run;
 mod settings;

@@ -4,11 +4,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use podwright_cri_api::v1::{ContainerEventType, PodSandboxConfig, RunPodSandboxRequest};
-use podwright_netns::{Attachment, NetworkError};
 use podwright_pause::protocol::{Missing, PodPid, SandboxPlan, Sysctl};
 use podwright_pause::wire::Bytes;
 
 use super::cgroup::PodGroup;
+use super::network::PodNetwork;
 use super::settings::{IpcMode, NetworkMode, PidMode, Settings};
 use super::{Directories, PodName, Sandbox, State, files};
 use crate::cgroup::{CgroupPath, Leaf};
@@ -19,7 +19,7 @@ use crate::ids::SandboxId;
 use crate::names::Claim;
 use crate::node::Node;
 use crate::nri;
-use crate::pause::{Made, Pause};
+use crate::pause::Pause;
 use crate::records::{ReadyRecord, Record, SandboxRecord};
 
 /// The size of a pod's /dev/shm, as the peers have it.
@@ -137,12 +137,33 @@ async fn make(
         config: Some(config),
     };
     let result = async {
-        std::fs::create_dir(directory)
-            .internal(|| format!("cannot make the directory {}", directory.display()))?;
-        record
-            .write(directory)
-            .internal(|| "cannot run the pod sandbox".into())?;
-        start(node, &id, &record, &settings, &cgroup, &directories).await
+        let mut network = PodNetwork::begin(node, &id, &settings)?;
+        let pause = async {
+            std::fs::create_dir(directory)
+                .internal(|| format!("cannot make the directory {}", directory.display()))?;
+            record
+                .write(directory)
+                .internal(|| "cannot run the pod sandbox".into())?;
+            let network = network.as_mut();
+            start(
+                node,
+                &id,
+                &record,
+                &settings,
+                &cgroup,
+                &directories,
+                network,
+            )
+            .await
+        };
+        let pause = pause.await;
+        if pause.is_err()
+            && let Some(network) = network
+        {
+            // What it has is freed below.
+            network.give_up().await;
+        }
+        pause
     };
     match result.await {
         Ok(pause) => Ok(Sandbox::new(
@@ -170,6 +191,7 @@ async fn start(
     settings: &Settings,
     cgroup: &CgroupPath,
     directories: &Directories,
+    network: Option<&mut PodNetwork>,
 ) -> Result<Arc<Pause>, CallError> {
     let config = record.config.clone().unwrap_or_default();
     let hostname = match settings.network {
@@ -177,9 +199,11 @@ async fn start(
         NetworkMode::Pod | NetworkMode::Host => files::host_name(),
     };
     let furniture = Furniture {
+        id,
         settings,
         hostname,
         label: super::labels::of_pod(&node.selinux, &config, &record.selinux_level)?,
+        sysctls: sysctls(settings),
         directories,
     };
     let group = PodGroup::begin(node, cgroup)?;
@@ -192,7 +216,7 @@ async fn start(
     let furnished = async {
         grouped?;
         let own_cgroup = group.complete(node, id, &config, cgroup, &pause).await?;
-        furnish(node, id, &config, &furniture, &own_cgroup, &pause).await
+        furnish(node, &config, &furniture, &own_cgroup, &pause, network).await
     };
     match furnished.await {
         Ok(()) => Ok(pause),
@@ -208,26 +232,30 @@ async fn start(
 
 /// What a new pod is furnished with.
 struct Furniture<'a> {
+    id: &'a SandboxId,
     settings: &'a Settings,
     hostname: String,
     /// The SELinux label of its files.
     label: Option<String>,
+    sysctls: Vec<Sysctl>,
     directories: &'a Directories,
 }
 
-/// Makes the namespaces, connects the network and writes what is known only then.
+/// Makes the namespaces, and writes what is known only when the network is there.
 async fn furnish(
     node: &Arc<Node>,
-    id: &SandboxId,
     config: &PodSandboxConfig,
     furniture: &Furniture<'_>,
     cgroup: &Leaf,
     pause: &Pause,
+    mut network: Option<&mut PodNetwork>,
 ) -> Result<(), CallError> {
     let Furniture {
+        id,
         settings,
         hostname,
         label,
+        sysctls,
         directories,
     } = furniture;
     let groups = cgroup.join_files();
@@ -245,7 +273,7 @@ async fn furnish(
         } else {
             hostname.as_str().into()
         },
-        sysctls: sysctls(node, settings),
+        sysctls: sysctls.clone(),
         shm_size: if settings.ipc == IpcMode::Pod {
             SHM_SIZE
         } else {
@@ -259,17 +287,19 @@ async fn furnish(
         user_namespace: settings.user_namespace.clone(),
         shm_label: label.clone().map(Bytes::from),
     };
+    let namespace = match &mut network {
+        Some(network) => network.namespace().await?,
+        None => None,
+    };
     // pause makes the namespaces meanwhile.
-    let (made, prepared) = tokio::join!(pause.init(plan), async {
-        prepare_files(config, furniture)?;
-        allocate(node, id, settings)
-    });
+    let (made, prepared) = tokio::join!(
+        pause.init(plan, namespace.as_ref().map(AsFd::as_fd)),
+        async { prepare_files(config, furniture) },
+    );
     let made = made.internal(|| "cannot make the pod's namespaces".into())?;
-    let addresses = match prepared? {
-        Some(attachment) => {
-            connect(node, id, &attachment, made)?;
-            attachment.addresses.iter().map(|net| net.address).collect()
-        }
+    prepared?;
+    let addresses = match network {
+        Some(network) => network.connected(made).await?,
         None => Vec::new(),
     };
     files::write_hosts(&directories.files, settings.network, hostname, &addresses)?;
@@ -296,41 +326,6 @@ fn prepare_files(config: &PodSandboxConfig, furniture: &Furniture<'_>) -> Result
     })
 }
 
-/// Takes the pod's addresses and ports, if it has a network of its own.
-fn allocate(
-    node: &Node,
-    id: &SandboxId,
-    settings: &Settings,
-) -> Result<Option<Attachment>, CallError> {
-    match settings.network {
-        NetworkMode::Host => Ok(None),
-        NetworkMode::Pod => {
-            let allocated = node.network.allocate(id.as_str(), &settings.ports);
-            allocated.map(Some).map_err(not_connected)
-        }
-    }
-}
-
-fn connect(
-    node: &Node,
-    id: &SandboxId,
-    attachment: &Attachment,
-    made: Made,
-) -> Result<(), CallError> {
-    let (namespace, netlink) = made
-        .network
-        .ok_or_else(|| CallError::new(Kind::Internal, "pause made no network namespace"))?;
-    let (namespace, netlink) = (namespace.as_fd(), netlink.as_fd());
-    node.network
-        .connect(id.as_str(), attachment, namespace, netlink)
-        .map_err(not_connected)
-}
-
-fn not_connected(error: NetworkError) -> CallError {
-    let kind = crate::network_kind(&error);
-    CallError::caused(kind, "cannot connect the pod to the network", error)
-}
-
 fn namespaces(settings: &Settings) -> u64 {
     let network = match settings.network {
         // A pod on the host's network has the host's name as well.
@@ -344,22 +339,13 @@ fn namespaces(settings: &Settings) -> u64 {
     u64::from((network | ipc).unsigned_abs())
 }
 
-fn sysctls(node: &Node, settings: &Settings) -> Vec<Sysctl> {
-    let own = match settings.network {
-        NetworkMode::Pod => node.network.pod_sysctls(),
-        NetworkMode::Host => &[],
-    };
-    let own = own.iter().map(|(name, value)| Sysctl {
-        path: name.replace('.', "/").into(),
-        value: (*value).into(),
-        missing: Missing::Ignored,
-    });
-    // The pod's own come last: they win.
+/// Those that the request asks for; the network has some of its own.
+fn sysctls(settings: &Settings) -> Vec<Sysctl> {
     let asked = settings.sysctls.iter();
     let asked = asked.map(|sysctl| Sysctl {
         path: sysctl.proc_path().into(),
         value: sysctl.value.clone().into(),
         missing: Missing::Fails,
     });
-    own.chain(asked).collect()
+    asked.collect()
 }
